@@ -1,0 +1,1 @@
+"""Penstock: experiment tracking that never makes training wait."""

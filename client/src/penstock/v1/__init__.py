@@ -1,0 +1,1 @@
+"""Generated from protos/penstock/v1; `make protos` makes it anew."""

@@ -1,0 +1,1 @@
+"""The Penstock server: experiment tracking over gRPC, on PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The nouns and their rules, the search grammar, the error vocabulary. Imports the standard library only."""

@@ -1,0 +1,135 @@
+"""Everything that can go wrong and that a caller can act on.
+
+    PenstockError
+    ├── InvalidArgument            the request can never succeed as it is
+    │   ├── InvalidFilter          … and here is where, and what was expected
+    │   └── InvalidPageToken
+    ├── NotFound
+    ├── AlreadyExists
+    │   └── ParamChanged           params are written once
+    ├── FailedPrecondition         not in the state that the call needs
+    │   └── NotActive              it is deleted
+    ├── PermissionDenied
+    ├── SequenceGap                a writer skipped records
+    ├── Fenced                     another process writes for this writer now
+    └── Retryable                  the same call will succeed later
+        ├── Busy                   no room to take it
+        └── Unavailable            the database or the server is away
+
+Adapters raise these, each door has one table that maps them, and a test fails when one has no row.
+Anything else that reaches a door is a bug.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Base of the vocabulary. `str()` of it is the sentence that the caller reads."""
+
+
+class InvalidArgument(PenstockError):
+    """`field` holds something that can never be right."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter or order_by clause does not follow the grammar, at `position` (0-based) of `text`."""
+
+    def __init__(self, field: str, text: str, position: int, expected: str) -> None:
+        found = f"{text[position : position + 20]!r}" if position < len(text) else "the end"
+        super().__init__(field, f"at position {position}, expected {expected}, found {found}")
+        self.text = text
+        self.position = position
+        self.expected = expected
+
+
+class InvalidPageToken(InvalidArgument):
+    """A page token that this server did not make for this very query."""
+
+    def __init__(self) -> None:
+        super().__init__("page_token", "not a token of this query; send the token as it was given, with the same query")
+
+
+class NotFound(PenstockError):
+    """There is no such thing."""
+
+    def __init__(self, kind: str, key: object) -> None:
+        super().__init__(f"{kind} {key!r} does not exist" if isinstance(key, str) else f"{kind} {key} does not exist")
+        self.kind = kind
+        self.key = key
+
+
+class AlreadyExists(PenstockError):
+    """The name or id is taken."""
+
+    def __init__(self, kind: str, key: str, hint: str = "") -> None:
+        super().__init__(f"{kind} {key!r} already exists" + (f"; {hint}" if hint else ""))
+        self.kind = kind
+        self.key = key
+
+
+class ParamChanged(AlreadyExists):
+    """A param is written once, and this one has another value."""
+
+    def __init__(self, key: str, old: str, new: str) -> None:
+        PenstockError.__init__(
+            self, f"param {key!r} is {_short(old)} and cannot become {_short(new)}: params are written once; use a tag"
+        )
+        self.kind = "param"
+        self.key = key
+        self.old = old
+        self.new = new
+
+
+class FailedPrecondition(PenstockError):
+    """The thing is not in the state that the call needs."""
+
+
+class NotActive(FailedPrecondition):
+    """The thing is deleted; it can be restored."""
+
+    def __init__(self, kind: str, key: object) -> None:
+        super().__init__(f"{kind} {key} is deleted; restore it first")
+        self.kind = kind
+        self.key = key
+
+
+class PermissionDenied(PenstockError):
+    """The caller may not do this."""
+
+
+class SequenceGap(PenstockError):
+    """A batch begins after the record that comes next."""
+
+    def __init__(self, expected: int, got: int) -> None:
+        super().__init__(f"expected record {expected}, got {got}; open the stream again and resend from its mark")
+        self.expected = expected
+        self.got = got
+
+
+class Fenced(PenstockError):
+    """Another process has taken this writer over, with a higher epoch, or a commit of another stream won."""
+
+
+class Retryable(PenstockError):
+    """The same call will succeed later. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Busy(Retryable):
+    """No room to take more at the moment."""
+
+
+class Unavailable(Retryable):
+    """The database or this server is away."""
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "…")
