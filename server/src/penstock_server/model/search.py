@@ -1,0 +1,370 @@
+"""The search grammar: MLflow's filter language with OR, NOT and parentheses, as a typed tree.
+
+    filter     = any
+    any        = all { OR all }
+    all        = one { AND one }
+    one        = NOT one | "(" any ")" | field test
+    test       = ( = | != | > | >= | < | <= ) value
+               | [NOT] ( LIKE | ILIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
+    field      = metrics.key | params.key | tags.key | [attributes.]name
+
+docs/search.md tells users what each of them means; model/search_tree.py has the
+tree, model/search_tokens.py the words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock_server.model.errors import InvalidFilter
+from penstock_server.model.lifecycle import Lifecycle
+from penstock_server.model.limits import INT64_MAX, INT64_MIN
+from penstock_server.model.runs import RunStatus
+from penstock_server.model.search_tokens import Kind, Token, tokens
+from penstock_server.model.search_tree import (
+    And,
+    Comparison,
+    Condition,
+    Entity,
+    Field,
+    Membership,
+    Not,
+    Operator,
+    Or,
+    Order,
+    Presence,
+    Query,
+    Type,
+    Value,
+)
+
+__all__ = [
+    "CONDITION_LIMIT",
+    "DEPTH_LIMIT",
+    "EXPERIMENTS",
+    "ORDER_LIMIT",
+    "RUNS",
+    "Query",
+    "parse_experiments",
+    "parse_runs",
+]
+
+DEPTH_LIMIT = 50  # parentheses and NOTs inside one another
+CONDITION_LIMIT = 100
+ORDER_LIMIT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What can be asked of one noun."""
+
+    noun: str
+    entities: Mapping[str, Entity]
+    attributes: Mapping[str, Type]
+    sortable: frozenset[Entity]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+
+_ATTRIBUTE_WORDS = dict.fromkeys(("attributes", "attribute", "attr"), Entity.ATTRIBUTE)
+_TAG_WORDS = dict.fromkeys(("tags", "tag"), Entity.TAG)
+
+RUNS = Schema(
+    noun="runs",
+    entities={
+        **dict.fromkeys(("metrics", "metric"), Entity.METRIC),
+        **dict.fromkeys(("params", "param", "parameters", "parameter"), Entity.PARAM),
+        **_TAG_WORDS,
+        **_ATTRIBUTE_WORDS,
+        "run": Entity.ATTRIBUTE,
+    },
+    attributes={
+        "run_id": Type.RUN_ID,
+        "run_name": Type.TEXT,
+        "status": Type.STATUS,
+        "start_time": Type.TIME,
+        "end_time": Type.TIME,
+        "user_id": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "parent_run_id": Type.RUN_ID,
+        "git_commit": Type.TEXT,
+        "source_name": Type.TEXT,
+        "lifecycle": Type.LIFECYCLE,
+    },
+    sortable=frozenset(Entity),
+    aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
+    refused={"artifact_uri": "another attribute: where artifacts are kept is the server's affair, search by run_id"},
+)
+EXPERIMENTS = Schema(
+    noun="experiments",
+    entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS, "experiment": Entity.ATTRIBUTE},
+    attributes={
+        "name": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "creation_time": Type.TIME,
+        "last_update_time": Type.TIME,
+        "lifecycle": Type.LIFECYCLE,
+    },
+    sortable=frozenset((Entity.ATTRIBUTE,)),
+    aliases={"created": "creation_time", "lifecycle_stage": "lifecycle"},
+    refused={"artifact_location": "another attribute: where artifacts are kept is the server's affair"},
+)
+
+_ORDERED = frozenset((Operator.EQ, Operator.NE, Operator.GT, Operator.GE, Operator.LT, Operator.LE))
+_EQUAL = frozenset((Operator.EQ, Operator.NE))
+_LIKE = {"LIKE": (Operator.LIKE, Operator.NOT_LIKE), "ILIKE": (Operator.ILIKE, Operator.NOT_ILIKE)}
+_NO_PATTERNS = (Type.NUMBER, Type.TIME, Type.EXPERIMENT_ID)
+_NAMES: dict[Type, frozenset[str]] = {
+    Type.STATUS: frozenset(status.name for status in RunStatus),
+    Type.LIFECYCLE: frozenset(stage.name for stage in Lifecycle),
+}
+
+
+def parse_runs(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of runs. Raises InvalidFilter."""
+    return _parse(RUNS, filter, order_by)
+
+
+def parse_experiments(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of experiments. Raises InvalidFilter."""
+    return _parse(EXPERIMENTS, filter, order_by)
+
+
+def _parse(schema: Schema, text: str, order_by: Sequence[str]) -> Query:
+    if len(order_by) > ORDER_LIMIT:
+        extra = order_by[ORDER_LIMIT]
+        raise InvalidFilter(f"order_by[{ORDER_LIMIT}]", extra, 0, f"at most {ORDER_LIMIT} keys")
+    where = _Parser(schema, "filter", text).filter()
+    order: list[Order] = []
+    for index, item in enumerate(order_by):
+        name = f"order_by[{index}]"
+        parsed = _Parser(schema, name, item).order()
+        if any(parsed.field == other.field for other in order):
+            raise InvalidFilter(name, item, 0, "a key that no earlier one repeats")
+        order.append(parsed)
+    return Query(where, tuple(order))
+
+
+class _Parser:
+    """Recursive descent over the tokens of one text."""
+
+    def __init__(self, schema: Schema, name: str, text: str) -> None:
+        self.schema = schema
+        self.name = name
+        self.text = text
+        self.tokens = list(tokens(name, text))
+        self.at = 0
+        self.depth = 0
+        self.conditions = 0
+
+    def filter(self) -> Condition | None:
+        """All of the text as a filter; None when there is none."""
+        if len(self.tokens) == 1:
+            return None
+        condition = self._any()
+        if self.here.kind is not Kind.END:
+            raise self._error("AND, OR or the end")
+        return condition
+
+    def order(self) -> Order:
+        """All of the text as one key of order_by."""
+        key = self._field()
+        if key.entity not in self.schema.sortable:
+            raise self._error(f"an attribute: {self.schema.noun} are not sorted by {key.entity.value}", self.tokens[0])
+        descending = self._word("DESC")
+        if not descending:
+            self._word("ASC")
+        if self.here.kind is not Kind.END:
+            raise self._error("ASC, DESC or the end")
+        return Order(key, descending)
+
+    def _any(self) -> Condition:
+        return self._chain("OR", self._all, Or)
+
+    def _all(self) -> Condition:
+        return self._chain("AND", self._one, And)
+
+    def _chain(
+        self, word: str, part: Callable[[], Condition], join: Callable[[tuple[Condition, ...]], Condition]
+    ) -> Condition:
+        parts = [part()]
+        while self._word(word):
+            parts.append(part())
+        return parts[0] if len(parts) == 1 else join(tuple(parts))
+
+    def _one(self) -> Condition:
+        if self._word("NOT"):
+            return self._nested(lambda: Not(self._one()))
+        if self._mark("("):
+            inner = self._nested(self._any)
+            if not self._mark(")"):
+                raise self._error("AND, OR or )")
+            return inner
+        self.conditions += 1
+        if self.conditions > CONDITION_LIMIT:
+            raise self._error(f"the end: the limit is {CONDITION_LIMIT} conditions")
+        return self._test(self._field())
+
+    def _nested(self, parse: Callable[[], Condition]) -> Condition:
+        self.depth += 1
+        if self.depth > DEPTH_LIMIT:
+            raise self._error(f"no deeper nesting: the limit is {DEPTH_LIMIT}")
+        inner = parse()
+        self.depth -= 1
+        return inner
+
+    def _test(self, subject: Field) -> Condition:
+        start = self.here
+        if start.kind is Kind.OPERATOR:
+            allowed = _ORDERED if subject.type in (Type.NUMBER, Type.TIME) else _EQUAL
+            operator = next((each for each in allowed if each.value == start.text), None)
+            if operator is None:
+                raise self._error(self._tests(subject))
+            self.at += 1
+            return Comparison(subject, operator, self._value(subject))
+        if self._word("IS"):
+            present = self._word("NOT")
+            if not self._word("NULL"):
+                raise self._error("NULL" if present else "NULL or NOT NULL")
+            return Presence(subject, present)
+        negated = self._word("NOT")
+        if self._word("IN"):
+            return Membership(subject, self._list(subject), negated)
+        for word, operators in _LIKE.items():
+            if subject.type not in _NO_PATTERNS and self._word(word):
+                return Comparison(subject, operators[negated], self._pattern())
+        raise self._error("IN, LIKE or ILIKE" if negated else self._tests(subject))
+
+    def _tests(self, subject: Field) -> str:
+        if subject.type in (Type.NUMBER, Type.TIME):
+            return "=, !=, >, >=, <, <=, [NOT] IN or IS [NOT] NULL"
+        if subject.type in _NO_PATTERNS:
+            return "=, !=, [NOT] IN or IS [NOT] NULL"
+        return "=, !=, [NOT] LIKE, [NOT] ILIKE, [NOT] IN or IS [NOT] NULL"
+
+    def _list(self, subject: Field) -> tuple[Value, ...]:
+        if not self._mark("("):
+            raise self._error("( and a list of values")
+        values = [self._value(subject)]
+        while not self._mark(")"):
+            if not self._mark(","):
+                raise self._error(", or )")
+            if self.here.text != ")":  # Python prints a tuple of one as ('a',)
+                values.append(self._value(subject))
+        return tuple(values)
+
+    def _pattern(self) -> str:
+        token = self.here
+        if token.kind is not Kind.STRING:
+            raise self._error("a quoted pattern")
+        if (len(token.value) - len(token.value.rstrip("\\"))) % 2:
+            raise self._error("a pattern with a character after its last backslash")
+        self.at += 1
+        return token.value
+
+    def _value(self, subject: Field) -> Value:
+        token = self.here
+        value = _convert(subject.type, token)
+        if value is None:
+            raise self._error(f"{subject.type.value} to compare {subject.entity.value}.{subject.key[:80]} with")
+        self.at += 1
+        return value
+
+    def _field(self) -> Field:
+        token = self.here
+        if token.kind is Kind.NAME and "." in token.text:
+            word, _, key = token.text.partition(".")
+            entity = self.schema.entities.get(word.lower())
+            if entity is None:
+                raise self._error(self._fields())
+            self.at += 1
+            if not key:
+                key = self._quoted_key(token)
+            return self._attribute(token, key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
+        if token.kind is Kind.NAME or (token.kind in (Kind.QUOTED_NAME, Kind.STRING) and token.text[0] != "'"):
+            self.at += 1
+            return self._attribute(token, token.value)
+        raise self._error(self._fields())
+
+    def _quoted_key(self, before: Token) -> str:
+        token = self.here
+        if token.kind not in (Kind.QUOTED_NAME, Kind.STRING) or token.start != before.end or not token.value:
+            raise InvalidFilter(self.name, self.text, before.end, f"a key right after {before.text!r}")
+        self.at += 1
+        return token.value
+
+    def _attribute(self, token: Token, name: str) -> Field:
+        # MLflow knows run_name as "Run name" too, with or without quotes.
+        if name.lower() == "run" and self.schema is RUNS and self._word("NAME"):
+            name = "run_name"
+        name = name.lower().replace(" ", "_")
+        name = self.schema.aliases.get(name, name)
+        if name in self.schema.refused:
+            raise self._error(self.schema.refused[name], token)
+        if name not in self.schema.attributes:
+            raise self._error(self._fields(), token)
+        return Field(Entity.ATTRIBUTE, name, self.schema.attributes[name])
+
+    def _fields(self) -> str:
+        keyed = {entity for entity in self.schema.entities.values() if entity is not Entity.ATTRIBUTE}
+        return ", ".join([*sorted(f"{entity.value}.<key>" for entity in keyed), *self.schema.attributes])
+
+    @property
+    def here(self) -> Token:
+        """The token that comes next."""
+        return self.tokens[self.at]
+
+    def _word(self, word: str) -> bool:
+        found = self.here.kind is Kind.NAME and self.here.text.upper() == word
+        self.at += found
+        return found
+
+    def _mark(self, mark: str) -> bool:
+        found = self.here.kind is Kind.PUNCTUATION and self.here.text == mark
+        self.at += found
+        return found
+
+    def _error(self, expected: str, token: Token | None = None) -> InvalidFilter:
+        return InvalidFilter(self.name, self.text, (token or self.here).start, expected)
+
+
+def _keyed(entity: Entity, key: str) -> Field:
+    return Field(entity, key, Type.NUMBER if entity is Entity.METRIC else Type.TEXT)
+
+
+def _convert(kind: Type, token: Token) -> Value | None:
+    """The token as a value of this type; None when it is not one."""
+    if kind is Type.NUMBER:
+        return _number(token)
+    if kind is Type.TIME:
+        return _integer(token) if token.kind is Kind.NUMBER else None
+    if kind is Type.EXPERIMENT_ID:
+        digits = token.kind is Kind.STRING and token.value.isascii() and token.value.isdigit()
+        return _integer(token) if digits or token.kind is Kind.NUMBER else None
+    if token.kind is not Kind.STRING:
+        return None
+    if kind in _NAMES:
+        name = token.value.upper()
+        return name if name in _NAMES[kind] else None
+    return token.value.lower().replace("-", "") if kind is Type.RUN_ID else token.value
+
+
+def _number(token: Token) -> float | None:
+    infinite = token.kind is Kind.NAME and token.text.lower().lstrip("+-") in ("inf", "infinity")
+    if token.kind is not Kind.NUMBER and not infinite:
+        return None
+    return float(token.text)
+
+
+def _integer(token: Token) -> int | None:
+    try:
+        value = float(token.value)
+        if not math.isfinite(value) or not value.is_integer():
+            return None
+        # Digits alone keep their precision beyond 2^53; 1.7e12 is whole as well.
+        whole = int(token.value) if token.value.lstrip("+-").isdecimal() and len(token.value) < 25 else int(value)
+    except ValueError:
+        return None
+    return whole if INT64_MIN <= whole <= INT64_MAX else None
