@@ -1,0 +1,165 @@
+"""The connections to PostgreSQL: the pool, connections of one's own, and what every one of them is set to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import asyncpg
+from asyncpg import Connection
+from asyncpg import Record as Row
+
+from penstock_server.model.errors import FailedPrecondition, Unavailable
+from penstock_server.postgres import sqlstate
+
+__all__ = ["Connection", "Database", "Row", "connect", "translated"]
+
+OLDEST = 15
+
+# How long a statement may take, in seconds. The server cancels it first; should the server not be there
+# to do so, asyncpg gives up a little later.
+STATEMENT_SECONDS = 30.0
+_GRACE_SECONDS = 5.0
+_CONNECT_SECONDS = 10.0
+_ACQUIRE_SECONDS = 10.0
+_READY_SECONDS = 2.0
+_CLOSE_SECONDS = 5.0
+
+_SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('server_encoding')"
+
+
+class Database:
+    """A pool of connections. What PostgreSQL or the network raises inside its contexts leaves them as model.errors."""
+
+    def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
+        self._dsn = dsn
+        self._pool = pool
+        self._closed = False
+
+    @classmethod
+    async def open(cls, dsn: str, *, max_connections: int = 10) -> Database:
+        """Connects. Raises Unavailable when there is no answer, FailedPrecondition when Penstock cannot work there."""
+        # Outside the pool first: what is wrong with the address or the server is said plainly, once.
+        conn = await connect(dsn)
+        await conn.close()
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=max_connections,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS + _GRACE_SECONDS,
+                server_settings=_server_settings(STATEMENT_SECONDS),
+                init=_vet,
+                reset=_leave,
+            )
+        return cls(dsn, pool)
+
+    async def close(self) -> None:
+        """Waits a few seconds for connections in use, then cuts them. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A pooled connection; each statement is a transaction of its own. Raises Unavailable."""
+        with translated():
+            async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
+                yield conn
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, snapshot: bool = False, read_only: bool = False) -> AsyncIterator[Connection]:
+        """A pooled connection in one transaction; a `snapshot` sees one state all along. Raises Unavailable."""
+        async with self.connection() as conn:
+            isolation = "repeatable_read" if snapshot else "read_committed"
+            async with conn.transaction(isolation=isolation, readonly=read_only):
+                yield conn
+
+    async def connect(self, *, statement_seconds: float = STATEMENT_SECONDS) -> Connection:
+        """A connection of one's own, out of the pool, which the caller closes. Raises Unavailable.
+
+        Its statements raise what asyncpg raises; `sqlstate` says what that means.
+        """
+        return await connect(self._dsn, statement_seconds=statement_seconds)
+
+    async def ready(self) -> None:
+        """Returns when the database answers. Raises Unavailable within a few seconds when it does not."""
+        try:
+            async with asyncio.timeout(_READY_SECONDS), self.connection() as conn:
+                await conn.execute("SELECT")
+        except TimeoutError:
+            raise Unavailable("the database does not answer", 1.0) from None
+
+
+async def connect(dsn: str, *, statement_seconds: float | None = STATEMENT_SECONDS) -> Connection:
+    """A new connection, set as all are. Raises Unavailable; FailedPrecondition when Penstock cannot work there."""
+    try:
+        with translated():
+            conn = await asyncpg.connect(
+                dsn,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=None if statement_seconds is None else statement_seconds + _GRACE_SECONDS,
+                server_settings=_server_settings(statement_seconds),
+            )
+            try:
+                await _vet(conn)
+            except BaseException:
+                conn.terminate()
+                raise
+    except (Unavailable, ValueError) as error:
+        refusal = error if isinstance(error, ValueError) else error.__cause__
+        if isinstance(
+            refusal, ValueError | asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError
+        ):
+            raise FailedPrecondition(f"cannot connect to PostgreSQL: {refusal}; correct database_url") from error
+        raise
+    return conn
+
+
+async def _vet(conn: Connection) -> None:
+    """Refuses a server on which Penstock would not work, or would break its promise."""
+    version = conn.get_server_version()
+    if version.major < OLDEST:
+        raise FailedPrecondition(f"this is PostgreSQL {version.major}; Penstock needs {OLDEST} or later")
+    synchronous_commit, encoding = await conn.fetchrow(_SETTINGS)
+    if synchronous_commit == "off":
+        raise FailedPrecondition(
+            "synchronous_commit is off, so a crash would lose acknowledged points; turn it on, for instance by: "
+            "ALTER ROLE … SET synchronous_commit = on"
+        )
+    if encoding != "UTF8":
+        raise FailedPrecondition(f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'")
+
+
+async def _leave(conn: Connection) -> None:
+    """Nothing is to be reset: asyncpg has rolled back, and Penstock leaves no other state in a session."""
+
+
+def _server_settings(statement_seconds: float | None) -> dict[str, str]:
+    milliseconds = 0 if statement_seconds is None else round(statement_seconds * 1000)
+    return {
+        "application_name": "penstock",
+        "statement_timeout": str(milliseconds),
+        # A process that was stopped in the middle of a transaction does not hold its locks for ever.
+        "idle_in_transaction_session_timeout": "60s",
+        # Our statements are short; compiling them takes longer than it saves.
+        "jit": "off",
+    }
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Inside, what PostgreSQL or the network raises leaves as model.errors; what `sqlstate` does not know, as it is."""
+    try:
+        yield
+    except Exception as error:
+        known = sqlstate.translate(error)
+        if known is None:
+            raise
+        raise known from error
