@@ -50,8 +50,7 @@ CREATE TABLE runs (
     updated_ms    bigint NOT NULL,
     deleted_ms    bigint,                          -- when it was deleted, by itself or with its experiment
     request_id    text,
-    metric_count  integer NOT NULL DEFAULT 0,      -- how many metric ids are given out
-    refused       bigint NOT NULL DEFAULT 0        -- records that writers said they could not keep
+    metric_count  integer NOT NULL DEFAULT 0       -- how many metric ids are given out
 );
 CREATE UNIQUE INDEX runs_request ON runs (workspace_id, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX runs_newest ON runs (workspace_id, experiment_id, start_ms DESC, id);
@@ -87,6 +86,7 @@ CREATE TABLE writers (
     principal    text NOT NULL,
     epoch        integer NOT NULL,
     hwm          bigint NOT NULL DEFAULT 0,
+    refused      bigint NOT NULL DEFAULT 0,        -- records that it says it could not keep
     rank         integer NOT NULL DEFAULT 0,
     world_size   integer NOT NULL DEFAULT 0,
     host         text NOT NULL DEFAULT '',
@@ -142,6 +142,8 @@ CREATE TABLE metric_chunks (
     points       integer NOT NULL,
     min_step     bigint NOT NULL,
     max_step     bigint NOT NULL,
+    first_time   bigint NOT NULL,                  -- the time of the first point, the first of those at min_step
+    last_time    bigint NOT NULL,                  -- the time of the last point, the last of those at max_step
     min_value    double precision NOT NULL,        -- of the values that are not NaN; NaN when all are
     max_value    double precision NOT NULL,
     sum_value    double precision NOT NULL,
@@ -158,3 +160,45 @@ CREATE TABLE metric_chunks (
     PRIMARY KEY (run_id, metric_id, id)
 );
 ALTER TABLE metric_chunks ALTER values_f4 SET STORAGE EXTERNAL, ALTER values_f8 SET STORAGE EXTERNAL;
+
+-- Every committed point, for plain SQL. Level 0 is unpacked byte by byte, which is slow but short: it is
+-- compacted soon. For long histories the protocol's GetMetricHistory and GetMetricSeries are far quicker.
+
+CREATE FUNCTION penstock_int8(bytes bytea, at integer) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN get_byte(bytes, at)::bigint | (get_byte(bytes, at + 1)::bigint << 8) | (get_byte(bytes, at + 2)::bigint << 16)
+     | (get_byte(bytes, at + 3)::bigint << 24) | (get_byte(bytes, at + 4)::bigint << 32) | (get_byte(bytes, at + 5)::bigint << 40)
+     | (get_byte(bytes, at + 6)::bigint << 48) | (get_byte(bytes, at + 7)::bigint << 56);
+
+-- IEEE 754 double from its bits: sign, 11 bits of exponent, 52 of fraction.
+CREATE FUNCTION penstock_float8(bits bigint) RETURNS double precision LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN bits < 0 THEN -1.0::float8 ELSE 1.0::float8 END
+     * CASE (bits >> 52) & 2047
+       WHEN 2047 THEN CASE WHEN (bits & 4503599627370495) = 0 THEN 'Infinity'::float8 ELSE 'NaN'::float8 END
+       WHEN 0 THEN (bits & 4503599627370495)::float8 * 4.9406564584124654e-324::float8
+       ELSE ((bits & 4503599627370495) | 4503599627370496)::float8
+            -- In two steps: 2 to the power of -1074 is the least double there is.
+            * power(2::float8, greatest(((bits >> 52) & 2047)::integer - 1075, -1022)) * power(2::float8, least(((bits >> 52) & 2047)::integer - 53, 0))
+       END;
+
+CREATE VIEW metric_points AS
+SELECT m.workspace_id, m.run_id, m.name, p.step, p.time_ms, p.value
+  FROM run_metrics m
+  JOIN metric_chunks c USING (run_id, metric_id)
+ CROSS JOIN LATERAL (
+       SELECT sum(d.step) OVER running AS step, sum(d.time_ms) OVER running AS time_ms, d.value
+         FROM unnest(c.step_deltas, c.time_deltas, coalesce(c.values_f8, c.values_f4::float8[])) WITH ORDINALITY AS d (step, time_ms, value, position)
+       WINDOW running AS (ORDER BY d.position)) p
+UNION ALL
+SELECT s.workspace_id, s.run_id, m.name, penstock_int8(s.steps, 8 * f.frame), penstock_int8(s.times_ms, 8 * f.frame),
+       penstock_float8(penstock_int8(s.metric_values, 8 * (f.first_value + i.position)))
+  FROM metric_segments s
+ CROSS JOIN LATERAL (
+       -- Each frame: its shape, where the shape's metric ids begin, and where its values begin.
+       SELECT n.frame, k.size, k.first_id, (sum(k.size) OVER (ORDER BY n.frame) - k.size)::integer AS first_value
+         FROM generate_series(0, s.frames - 1) AS n (frame)
+         JOIN (SELECT z.number - 1 AS shape, z.size, (sum(z.size) OVER (ORDER BY z.number) - z.size)::integer AS first_id
+                 FROM unnest(s.shape_sizes) WITH ORDINALITY AS z (size, number)) k
+           ON k.shape = CASE WHEN s.shapes IS NULL THEN 0 ELSE
+                    get_byte(s.shapes, 4 * n.frame) | (get_byte(s.shapes, 4 * n.frame + 1) << 8) | (get_byte(s.shapes, 4 * n.frame + 2) << 16) END) f
+ CROSS JOIN LATERAL generate_series(0, f.size - 1) AS i (position)
+  JOIN run_metrics m ON m.run_id = s.run_id AND m.metric_id = s.metric_ids[f.first_id + i.position + 1];

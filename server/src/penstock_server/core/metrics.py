@@ -1,0 +1,190 @@
+"""Metrics: single batches in, and histories, series and summaries out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from penstock_server.ingest.frames import Frames
+from penstock_server.ingest.ingest import Ingest
+from penstock_server.ingest.shapes import Shape
+from penstock_server.model import pages
+from penstock_server.model.access import Caller
+from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check_time_ms
+from penstock_server.model.metrics import MetricSummary, Point
+from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId, check_params, check_tags, format_run_id
+from penstock_server.model.streams import Update
+from penstock_server.postgres import history, metrics, runs, series
+from penstock_server.postgres.database import Database
+from penstock_server.postgres.history import Position
+from penstock_server.postgres.points import NO_POINTS, Columns
+from penstock_server.postgres.series import Series
+
+PAGE_DEFAULT = 25_000
+PAGE_LIMIT = 100_000
+WIDTH_DEFAULT = 1_000
+WIDTH_LIMIT = 10_000
+SERIES_RUNS = 200
+SERIES_NAMES = 200
+SERIES_PAIRS = 2_000
+SUMMARY_RUNS = 10_000
+
+# A message of a streamed history: 24 bytes a point, well below the message limit.
+_STREAM_PAGE = 200_000
+_REQUESTS = uuid.UUID("5b0ba8a4-2f6b-4a5e-9f0e-0d4a1f9f6c11")
+
+
+class Metrics:
+    """The use cases of MetricService but for the stream."""
+
+    def __init__(self, db: Database, ingest: Ingest) -> None:
+        self._db = db
+        self._ingest = ingest
+
+    async def log_batch(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        points: Sequence[Point],
+        params: dict[str, str],
+        tags: dict[str, str],
+        request_id: str = "",
+    ) -> None:
+        """Logs all of it or nothing; durable and visible when this returns.
+
+        Raises NotFound, NotActive, ParamChanged, InvalidArgument, and Busy or Unavailable when it may be tried again.
+        """
+        if not (points or params or tags):
+            raise InvalidArgument("request", "is empty; a batch has at least one metric, param or tag")
+        check_params(params)
+        check_tags(tags)
+        check_text("request_id", request_id, REQUEST_ID_LIMIT)
+        for position, point in enumerate(points):
+            check_time_ms(f"metrics[{position}].time_ms", point.time_ms)
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+        frames = [await self._frames(run_id, points)] if points else []
+        updates = [Update(True, key, value) for key, value in params.items()]
+        updates += [Update(False, key, value) for key, value in tags.items()]
+        request = uuid.uuid5(_REQUESTS, f"{format_run_id(run_id)} {request_id}") if request_id else None
+        await self._ingest.log(caller, run, frames, updates, request)
+
+    async def history(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        name: str,
+        start_step: int | None = None,
+        end_step: int | None = None,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> tuple[Columns, str]:
+        """One page of a metric's points in order, and the token of the next. Raises NotFound, InvalidArgument."""
+        size = _within("page_size", page_size, PAGE_DEFAULT, PAGE_LIMIT)
+        query = ("history", format_run_id(run_id), name, start_step, end_step)
+        after = Position(*pages.decode(query, page_token)) if page_token else None  # type: ignore[arg-type]  # as encoded
+        metric_id = (await self._find(caller, run_id, [name])).get(name)
+        if metric_id is None:
+            return NO_POINTS, ""
+        low, high = _steps(start_step, end_step)
+        page = await history.read_page(self._db, run_id, metric_id, low, high, after, size)
+        end = page.end
+        return page.points, pages.encode(query, (end.step, end.time_ms, end.given)) if end else ""
+
+    async def stream_history(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        names: Sequence[str] = (),
+        start_step: int | None = None,
+        end_step: int | None = None,
+    ) -> AsyncIterator[tuple[str, Columns]]:
+        """All points of these metrics (none named: of all), metric after metric, each in order. Raises NotFound."""
+        low, high = _steps(start_step, end_step)
+        found = await self._find(caller, run_id, names or None)
+        for name in names or sorted(found):
+            after: Position | None = None
+            while name in found:
+                page = await history.read_page(self._db, run_id, found[name], low, high, after, _STREAM_PAGE)
+                if len(page.points):
+                    yield name, page.points
+                after = page.end
+                if after is None:
+                    break
+
+    async def series(
+        self,
+        caller: Caller,
+        run_ids: Sequence[RunId],
+        names: Sequence[str],
+        start_step: int | None = None,
+        end_step: int | None = None,
+        width: int = 0,
+    ) -> list[Series]:
+        """Metrics reduced to at most `width` buckets each. Raises InvalidArgument."""
+        run_ids, names = list(dict.fromkeys(run_ids)), list(dict.fromkeys(names))
+        if not 1 <= len(run_ids) <= SERIES_RUNS:
+            raise InvalidArgument("run_ids", f"1 to {SERIES_RUNS} runs, not {len(run_ids)}")
+        if not 1 <= len(names) <= SERIES_NAMES:
+            raise InvalidArgument("names", f"1 to {SERIES_NAMES} metrics, not {len(names)}")
+        if len(run_ids) * len(names) > SERIES_PAIRS:
+            raise InvalidArgument("names", f"at most {SERIES_PAIRS} pairs of run and metric; ask in parts")
+        width = _within("width", width, WIDTH_DEFAULT, WIDTH_LIMIT)
+        _steps(start_step, end_step)
+        return await series.read(self._db, caller.workspace_id, run_ids, names, start_step, end_step, width)
+
+    async def summaries(
+        self, caller: Caller, run_ids: Sequence[RunId], names: Sequence[str] = ()
+    ) -> list[tuple[RunId, list[MetricSummary]]]:
+        """The summaries of these metrics (none named: of all) of these runs, in the order of `run_ids`. Raises InvalidArgument."""
+        if not 1 <= len(run_ids) <= SUMMARY_RUNS:
+            raise InvalidArgument("run_ids", f"1 to {SUMMARY_RUNS} runs, not {len(run_ids)}")
+        async with self._db.connection() as conn:
+            found = await metrics.summaries(conn, caller.workspace_id, run_ids, names or None)
+        return [(run_id, found.get(run_id, [])) for run_id in run_ids]
+
+    async def _find(self, caller: Caller, run_id: RunId, names: Sequence[str] | None) -> dict[str, int]:
+        async with self._db.connection() as conn:
+            found = await metrics.find(conn, caller.workspace_id, [run_id], names)
+            if not found:
+                await runs.locate(conn, caller.workspace_id, run_id)  # a run without points, or no run
+        return {name: metric_id for (_, name), metric_id in found.items()}
+
+    async def _frames(self, run_id: RunId, points: Sequence[Point]) -> Frames:
+        """Points as frames: consecutive ones of the same step and time, and of different names, are one."""
+        groups: list[list[Point]] = []
+        names: set[str] = set()
+        for point in points:
+            last = groups[-1][-1] if groups else None
+            if last is None or (point.step, point.time_ms) != (last.step, last.time_ms) or point.name in names:
+                groups.append([])
+                names = set()
+            groups[-1].append(point)
+            names.add(point.name)
+        shapes = [await self._ingest.shape(run_id, tuple(point.name for point in group)) for group in groups]
+        kinds: list[Shape] = list(dict.fromkeys(shapes))
+        return Frames(
+            len(groups),
+            kinds,
+            np.array([kinds.index(shape) for shape in shapes], np.int32) if len(kinds) > 1 else None,
+            np.array([group[0].step for group in groups], np.int64),
+            np.array([group[0].time_ms for group in groups], np.int64),
+            np.array([point.value for group in groups for point in group], np.float64),
+        )
+
+
+def _within(where: str, given: int, default: int, limit: int) -> int:
+    if not 0 <= given <= limit:
+        raise InvalidArgument(where, f"{given} is not within 1 to {limit} (0: {default})")
+    return given or default
+
+
+def _steps(start_step: int | None, end_step: int | None) -> tuple[int, int]:
+    low = INT64_MIN if start_step is None else start_step
+    high = INT64_MAX if end_step is None else end_step
+    if low > high:
+        raise InvalidArgument("start_step", f"{low} is after end_step {high}")
+    return low, high

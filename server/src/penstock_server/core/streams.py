@@ -1,0 +1,88 @@
+"""The acknowledged stream: a writer comes, logs into its run, and says that it is done."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from penstock_server.core.runs import Runs
+from penstock_server.ingest.ingest import Ingest
+from penstock_server.ingest.writer import WINDOW_BYTES, Writer
+from penstock_server.model.access import Caller
+from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.limits import check_text, check_time_ms
+from penstock_server.model.streams import HOST_LIMIT, PROTOCOL, Batch, Event, Finish, FinishAck, Hello
+from penstock_server.postgres import runs, writers
+from penstock_server.postgres.database import Database
+
+
+class WriterStream:
+    """A writer's open stream. `hwm` is the mark from which the writer resends; `window_bytes` what it may have on its way."""
+
+    window_bytes = WINDOW_BYTES
+
+    def __init__(self, db: Database, caller: Caller, hello: Hello, writer: Writer, ingest: Ingest, runs: Runs) -> None:
+        self._db = db
+        self._caller = caller
+        self._hello = hello
+        self._writer = writer
+        self._ingest = ingest
+        self._runs = runs
+        self.hwm = writer.hwm
+
+    async def put(self, batch: Batch) -> None:
+        """Accepts a batch, waiting for room. Raises SequenceGap, InvalidArgument, or what ended the stream."""
+        await self._writer.put(batch)
+
+    def events(self) -> AsyncIterator[Event]:
+        """What the writer is to be told, until the stream ends: then it raises why."""
+        return self._writer.events()
+
+    async def finish(self, finish: Finish) -> FinishAck:
+        """Waits until everything is committed, then gives the run its status. Doing it again changes nothing."""
+        if finish.end_ms is not None:
+            check_time_ms("finish.end_time_ms", finish.end_ms)
+        await self._writer.reached(finish.last_seq)
+        async with self._db.connection() as conn:
+            await writers.set_refused(conn, self._hello.writer_id, finish.refused)
+        if finish.status is not None:
+            await self._runs.update(self._caller, self._hello.run_id, status=finish.status, end_ms=finish.end_ms)
+        return FinishAck(self._writer.hwm)
+
+    def close(self) -> None:
+        """The connection is gone; what was accepted is still committed."""
+        self._ingest.close(self._writer)
+
+
+class Streams:
+    """The use case of StreamMetrics."""
+
+    def __init__(self, db: Database, ingest: Ingest, runs: Runs) -> None:
+        self._db = db
+        self._ingest = ingest
+        self._runs = runs
+
+    async def open(self, caller: Caller, hello: Hello) -> WriterStream:
+        """Opens a writer's stream, making its run when Hello says how.
+
+        Raises NotFound, NotActive, Fenced, InvalidArgument, Unavailable.
+        """
+        _check(hello)
+        if hello.create_run is not None:
+            await self._runs.create(caller, replace(hello.create_run, run_id=hello.run_id))
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, hello.run_id)
+        writer = await self._ingest.open(caller, run, hello)
+        return WriterStream(self._db, caller, hello, writer, self._ingest, self._runs)
+
+
+def _check(hello: Hello) -> None:
+    if hello.protocol != PROTOCOL:
+        raise InvalidArgument(
+            "hello.protocol", f"{hello.protocol} is not spoken here, only {PROTOCOL}; update the older side"
+        )
+    if hello.create_run is not None and hello.create_run.run_id not in (None, hello.run_id):
+        raise InvalidArgument("hello.create_run.run_id", "is another run than hello.run_id")
+    if not 0 < hello.epoch < 2**31:
+        raise InvalidArgument("hello.epoch", f"{hello.epoch} is not within 1 to 2147483647")
+    check_text("hello.attributes.host", hello.host, HOST_LIMIT)

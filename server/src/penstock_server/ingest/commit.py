@@ -1,0 +1,122 @@
+"""One flush: the transaction in which batches become durable, points and marks and summaries together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_server.ingest import parcels as form
+from penstock_server.ingest.parcels import Parcel, RunPart
+from penstock_server.model.errors import NotActive, ParamChanged
+from penstock_server.model.runs import format_run_id
+from penstock_server.model.streams import WriterId
+from penstock_server.postgres import metrics, runs, segments, writers
+from penstock_server.postgres.database import Connection
+from penstock_server.postgres.writers import Advance
+
+
+class OutcomeUnknown(Exception):  # noqa: N818  # it is not known to be an error
+    """COMMIT was sent and its answer was lost: only reading the marks again tells."""
+
+
+class Refused(Exception):  # noqa: N818  # carries the error that the caller is told
+    """A unary batch cannot be recorded; nothing of it is."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a flush."""
+
+    lost: frozenset[WriterId]  # writers whose mark was not where their batches begin: nothing of theirs went in
+    clashes: Sequence[tuple[Parcel, ParamChanged]]  # updates of committed parcels that clash with what is recorded
+
+
+async def commit(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
+    """Commits the parcels. All of them go in but those of writers that lost a race.
+
+    A unary parcel with params, tags or a request id is given alone. Raises Refused when a unary one cannot go in;
+    OutcomeUnknown when the connection broke during COMMIT; and whatever PostgreSQL says before that.
+    """
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        outcome = await _write(conn, taken)
+    except BaseException:
+        if not conn.is_closed():
+            await transaction.rollback()
+        raise
+    try:
+        await transaction.commit()
+    except Exception as error:
+        raise OutcomeUnknown from error
+    return outcome
+
+
+async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
+    lost = await _advance(conn, taken)
+    if lost:
+        taken = [parcel for parcel in taken if parcel.mark is None or parcel.mark.writer_id not in lost]
+    if not await _admit(conn, [parcel for parcel in taken if parcel.unary]):
+        return Outcome(lost, ())
+    parts = form.by_run(taken)
+    rows = [row for part in parts for row in form.segments(part)]
+    if rows:
+        await segments.append(conn, rows)
+    growth = form.growth(parts)
+    if growth is not None:
+        await metrics.grow(conn, growth)
+    clashes = [clash for part in parts if part.updates for clash in await _update(conn, part)]
+    if clashes and clashes[0][0].unary:
+        raise Refused(clashes[0][1])
+    return Outcome(lost, clashes)
+
+
+async def _advance(conn: Connection, taken: Sequence[Parcel]) -> frozenset[WriterId]:
+    """Moves the marks; a writer's parcels are consecutive, so its mark moves once, from the first to the last."""
+    moves: dict[WriterId, Advance] = {}
+    for parcel in taken:
+        if parcel.mark is None:
+            continue
+        mark = parcel.mark
+        first = moves.get(mark.writer_id)
+        moves[mark.writer_id] = Advance(mark.writer_id, mark.lo if first is None else first.lo, mark.hi, mark.epoch)
+    if not moves:
+        return frozenset()
+    return frozenset(moves.keys() - await writers.advance(conn, list(moves.values())))
+
+
+async def _admit(conn: Connection, unary: Sequence[Parcel]) -> bool:
+    """Whether unary batches are to be recorded: False when a lone one's request id says that it is. Raises Refused."""
+    if not unary:
+        return True
+    active = await runs.active(conn, [parcel.run.run_id for parcel in unary])
+    for parcel in unary:
+        if parcel.run.run_id not in active:
+            raise Refused(NotActive("run", format_run_id(parcel.run.run_id)))
+    only = unary[0]
+    if only.request is None:
+        return True
+    return await writers.once(conn, only.request, only.run.run_id, only.run.workspace_id, only.principal)
+
+
+async def _update(conn: Connection, part: RunPart) -> list[tuple[Parcel, ParamChanged]]:
+    """Records a run's params and tags: of params the first value stays, of tags the last."""
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    for _, update in part.updates:
+        if update.is_param:
+            params.setdefault(update.key, update.value)
+        else:
+            tags[update.key] = update.value
+    recorded = await runs.add_params(conn, part.run, params) if params else {}
+    if tags:
+        await runs.put_tags(conn, part.run, tags)
+    return [
+        (parcel, ParamChanged(update.key, recorded[update.key], update.value))
+        for parcel, update in part.updates
+        if update.is_param and recorded[update.key] != update.value
+    ]

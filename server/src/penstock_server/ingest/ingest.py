@@ -1,0 +1,189 @@
+"""What takes metrics in: streams and unary batches, through one bounded buffer, into the pipelines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+
+from penstock_server import telemetry
+from penstock_server.ingest.announcer import Announcer
+from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.compactor import Compactor
+from penstock_server.ingest.frames import Frames
+from penstock_server.ingest.parcels import Parcel
+from penstock_server.ingest.pipeline import Pipeline
+from penstock_server.ingest.shapes import Shape, Shapes
+from penstock_server.ingest.writer import WINDOW_BYTES, Writer
+from penstock_server.model.access import Caller
+from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import Busy, PenstockError, Unavailable
+from penstock_server.model.runs import RunId
+from penstock_server.model.streams import GoAway, Hello, Update, WriterId
+from penstock_server.postgres import writers
+from penstock_server.postgres.database import Database
+
+# While one commits, the next can be written; more would only make each other's flushes smaller.
+_PIPELINES = 2
+# A unary batch that finds the buffer full or the database away waits this long before it is turned away.
+_PATIENCE = 5.0
+# From GoAway to the end of a stream whose writer does not leave by itself.
+_GRACE = 2.0
+
+
+class Ingest:
+    """Everything between a door that brings points and PostgreSQL that keeps them."""
+
+    def __init__(self, db: Database, budget_bytes: int) -> None:
+        self._db = db
+        self._budget = Budget(budget_bytes)
+        self._shapes = Shapes(db)
+        self._compactor = Compactor(db)
+        self._announcer = Announcer(db)
+        self._pipelines = [Pipeline(db, self._left, self._committed) for _ in range(_PIPELINES)]
+        self._writers: dict[WriterId, Writer] = {}
+        self._draining = False
+
+    async def run(self) -> None:
+        """Does the work, until it is cancelled. Whatever ends it is a reason to stop the process."""
+        async with asyncio.TaskGroup() as group:
+            for pipeline in self._pipelines:
+                group.create_task(pipeline.run(), name="ingest-pipeline")
+            group.create_task(self._compactor.run(), name="compactor")
+            group.create_task(self._announcer.run(), name="announcer")
+
+    @property
+    def problem(self) -> str | None:
+        """Why points are not being committed at the moment; None when all is well."""
+        if self._draining:
+            return "the server is stopping"
+        since = [pipeline.failing_since for pipeline in self._pipelines if pipeline.failing_since is not None]
+        return f"commits have been failing for {time.monotonic() - min(since):.0f} s" if since else None
+
+    async def drain(self, deadline: float) -> None:
+        """Sends the writers away, then commits and acknowledges everything accepted, within `deadline` seconds."""
+        started = time.monotonic()
+        for writer in self._writers.values():
+            writer.note(GoAway("the server is stopping"))
+        self._draining = True
+        while self._writers and time.monotonic() - started < min(_GRACE, deadline / 2):
+            await asyncio.sleep(0.02)
+        for writer in list(self._writers.values()):
+            writer.stop_accepting()
+        try:
+            async with asyncio.timeout(max(0.0, deadline - (time.monotonic() - started))):
+                for pipeline in self._pipelines:
+                    await pipeline.empty()
+                await self._announcer.flush()
+        finally:
+            for writer in list(self._writers.values()):
+                writer.end(_stopping())
+
+    def run_ended(self, run_id: RunId) -> None:
+        """A run logs no more: its points are compacted at once."""
+        self._compactor.run_ended(run_id)
+
+    async def open(self, caller: Caller, run: RunRef, hello: Hello) -> Writer:
+        """Opens a writer's stream at its committed mark. Raises Fenced, InvalidArgument, Unavailable."""
+        if self._draining:
+            raise _stopping()
+        before = self._writers.get(hello.writer_id)
+        if before is not None:
+            # The writer has come back before its old stream was noticed broken: what that has under way
+            # is let finish, so that the mark is read after it.
+            before.end(Unavailable("the writer opened another stream", 0.1))
+            await before.settled()
+        async with self._db.transaction() as conn:
+            hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
+        pipeline = self._pipeline(run.run_id)
+        writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
+        self._writers[hello.writer_id] = writer
+        telemetry.ingest_streams.set(len(self._writers))
+        return writer
+
+    def close(self, writer: Writer) -> None:
+        """The stream is over: what it has queued is still committed."""
+        if self._writers.get(writer.writer_id) is writer:
+            del self._writers[writer.writer_id]
+            telemetry.ingest_streams.set(len(self._writers))
+
+    async def shape(self, run_id: RunId, names: tuple[str, ...]) -> Shape:
+        """The shape of these names in this run. Raises InvalidArgument, NotFound."""
+        return await self._shapes.resolve(run_id, names)
+
+    async def log(
+        self,
+        caller: Caller,
+        run: RunRef,
+        frames: Sequence[Frames],
+        updates: Sequence[Update],
+        request: uuid.UUID | None,
+    ) -> None:
+        """Commits a unary batch: all of it when this returns, nothing when it raises, unless the error says otherwise."""
+        if self._draining:
+            raise _stopping()
+        single = _Single()
+        size = 256 + sum(part.values.nbytes + 20 * part.count for part in frames)
+        size += sum(128 + len(update.key) + len(update.value) for update in updates)
+        parcel = Parcel(
+            run, single, size, None, frames, updates, unary=True, principal=caller.principal, request=request
+        )
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._budget.take(size)
+        except TimeoutError:
+            raise Busy("the server has no room for more at the moment", 1.0) from None
+        self._pipeline(run.run_id).put(parcel)
+        await single.wait(_PATIENCE)
+
+    def _pipeline(self, run_id: RunId) -> Pipeline:
+        # By run: a writer's parcels stay in order, and no two flushes of this process touch one run's summaries.
+        return self._pipelines[run_id.int % len(self._pipelines)]
+
+    def _committed(self, parcel: Parcel) -> None:
+        self._announcer.changed(parcel.run)
+        self._compactor.grown(parcel)
+
+    def _left(self, parcel: Parcel) -> None:
+        self._budget.give(parcel.size)
+        parcel.origin.settle(parcel)
+
+
+class _Single:
+    """The origin of a unary batch: somebody who waits for it."""
+
+    def __init__(self) -> None:
+        self._result: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._result.add_done_callback(asyncio.Future.exception)  # who waited may have left before it failed
+        self.gone = False
+
+    async def wait(self, patience: float) -> None:
+        """Waits for the commit, not longer than `patience`. After that nobody tries it any more."""
+        try:
+            async with asyncio.timeout(patience):
+                await asyncio.shield(self._result)
+        except TimeoutError:
+            self.gone = True
+            unknown = "the database did not answer in time; whether it holds the batch is not known; repeat it with its request_id"
+            raise Unavailable(unknown, 1.0) from None
+
+    def committed(self, parcel: Parcel, clash: Exception | None) -> None:
+        self._settle(clash)
+
+    def failed(self, parcel: Parcel, error: Exception) -> None:
+        self._settle(error)
+
+    def settle(self, parcel: Parcel) -> None: ...
+
+    def _settle(self, error: Exception | None) -> None:
+        if self._result.done():
+            return
+        if error is None:
+            self._result.set_result(None)
+        else:
+            self._result.set_exception(error)
+
+
+def _stopping() -> PenstockError:
+    return Unavailable("the server is stopping; another will answer", 0.5)

@@ -1,0 +1,199 @@
+"""A pipeline: a queue of parcels and the connection that commits them, everything that has gathered at a time.
+
+Group commit is adaptive. An idle pipeline commits a lone parcel at once; a busy one finds more in
+the queue each time it comes back, and waits a moment between flushes so that small batches of
+many writers share one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from penstock_server import telemetry
+from penstock_server.ingest.commit import Outcome, OutcomeUnknown, Refused, commit
+from penstock_server.ingest.parcels import Parcel
+from penstock_server.model.errors import InvalidArgument, Unavailable
+from penstock_server.model.runs import format_run_id
+from penstock_server.model.streams import Reject
+from penstock_server.postgres import sqlstate
+from penstock_server.postgres.database import Connection, Database
+from penstock_server.postgres.sqlstate import Verdict
+
+_FLUSH_BYTES = 24 << 20
+_LINGER_MAX = 0.02
+_BACKOFF_MAX = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """Commits parcels in the order in which they are put, until it is cancelled."""
+
+    def __init__(self, db: Database, done: Callable[[Parcel], None], committed: Callable[[Parcel], None]) -> None:
+        """`done` is told of each parcel that left the pipeline, one way or the other, `committed` before of the durable ones."""
+        self._db = db
+        self._done = done
+        self._committed = committed
+        self._queue: deque[Parcel] = deque()
+        self._arrived = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._conn: Connection | None = None
+        self.failing_since: float | None = None
+
+    def put(self, parcel: Parcel) -> None:
+        """Queues a parcel. The caller has made room for it in the budget."""
+        self._queue.append(parcel)
+        self._idle.clear()
+        self._arrived.set()
+
+    async def empty(self) -> None:
+        """Waits until everything that was put is committed or has failed."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Commits what is put, for ever."""
+        flushed_many, took = False, 0.0
+        try:
+            while True:
+                if not self._queue:
+                    self._arrived.clear()
+                    self._idle.set()
+                    await self._arrived.wait()
+                    if flushed_many:
+                        # Others will follow: let them come along, but not for longer than it pays.
+                        await asyncio.sleep(min(_LINGER_MAX, 4 * took))
+                started = time.perf_counter()
+                taken = self._take()
+                await self._flush(taken)
+                flushed_many, took = len(taken) > 1, time.perf_counter() - started
+        finally:
+            if self._conn is not None:
+                self._conn.terminate()
+
+    def _take(self) -> list[Parcel]:
+        """What goes into the next transaction. A unary batch with more than points goes alone: it may be refused."""
+        taken: list[Parcel] = []
+        size = 0
+        while self._queue and (not taken or size + self._queue[0].size <= _FLUSH_BYTES):
+            alone = self._queue[0].unary and (self._queue[0].updates or self._queue[0].request is not None)
+            if alone and taken:
+                break
+            parcel = self._queue.popleft()
+            if parcel.origin.gone:
+                self._done(parcel)
+                continue
+            taken.append(parcel)
+            size += parcel.size
+            if alone:
+                break
+        return taken
+
+    async def _flush(self, taken: Sequence[Parcel]) -> None:
+        backoff = 0.05
+        while taken:
+            started = time.perf_counter()
+            try:
+                if self._conn is None:
+                    self._conn = await self._db.connect()
+                outcome = await commit(self._conn, taken)
+            except Refused as refusal:
+                await self._refuse(taken, refusal.error)
+                return
+            except OutcomeUnknown as unknown:
+                await self._disconnect()
+                log.warning(
+                    "the connection broke during a commit; its streams will ask for their marks",
+                    error=str(unknown.__cause__),
+                )
+                self._fail(
+                    taken, Unavailable("the database broke off during the commit; whether it holds is not known", 1.0)
+                )
+                return
+            except Exception as error:  # noqa: BLE001  # sqlstate.verdict raises it again when it is not PostgreSQL's
+                telemetry.ingest_flushes.labels("retried").inc()
+                match sqlstate.verdict(error):
+                    case Verdict.RETRY:
+                        await self._disconnect()
+                        self._report_failing(error, taken)
+                        await asyncio.sleep(backoff * random.uniform(0.5, 1))
+                        backoff = min(_BACKOFF_MAX, 2 * backoff)
+                        taken = self._still_wanted(taken)
+                    case Verdict.REFUSE:
+                        await self._refuse(taken, InvalidArgument("batch", "PostgreSQL cannot store it"))
+                        log.warning("a batch was refused by PostgreSQL", error=str(error), parcels=len(taken))
+                        return
+                    case Verdict.FATAL:
+                        raise
+            else:
+                self.failing_since = None
+                telemetry.ingest_flushes.labels("committed").inc()
+                telemetry.ingest_flush_seconds.observe(time.perf_counter() - started)
+                telemetry.ingest_flush_bytes.observe(sum(parcel.size for parcel in taken))
+                await self._tell(taken, outcome)
+                return
+
+    async def _refuse(self, taken: Sequence[Parcel], error: Exception) -> None:
+        """Finds the offender by halves; the others are committed without it."""
+        if len(taken) > 1:
+            middle = len(taken) // 2
+            await self._flush(taken[:middle])
+            await self._flush(self._still_wanted(taken[middle:]))
+            return
+        parcel = taken[0]
+        if parcel.mark is None:
+            telemetry.ingest_batches.labels("rejected").inc()
+            self._fail(taken, error)
+        elif parcel.refused is None:
+            # Without its contents the batch still moves the mark, and the writer is told that it is refused.
+            reject = Reject(parcel.mark.lo + 1, parcel.mark.hi, error)
+            await self._flush([replace(parcel, frames=(), updates=(), refused=reject)])
+        else:
+            raise error
+
+    def _still_wanted(self, taken: Sequence[Parcel]) -> list[Parcel]:
+        for parcel in taken:
+            if parcel.origin.gone:
+                self._done(parcel)
+        return [parcel for parcel in taken if not parcel.origin.gone]
+
+    async def _tell(self, taken: Sequence[Parcel], outcome: Outcome) -> None:
+        clashes = {id(parcel): error for parcel, error in outcome.clashes}
+        for parcel in taken:
+            if parcel.mark is not None and parcel.mark.writer_id in outcome.lost:
+                telemetry.ingest_batches.labels("lost_race").inc()
+                lost = "another stream of this writer committed first, or its run was deleted; open the stream again"
+                self._fail([parcel], Unavailable(lost, 0.1))
+                continue
+            telemetry.ingest_batches.labels("rejected" if parcel.refused else "committed").inc()
+            telemetry.ingest_points.inc(parcel.points)
+            self._committed(parcel)
+            parcel.origin.committed(parcel, clashes.get(id(parcel)))
+            self._done(parcel)
+
+    def _fail(self, taken: Sequence[Parcel], error: Exception) -> None:
+        for parcel in taken:
+            parcel.origin.failed(parcel, error)
+            self._done(parcel)
+
+    async def _disconnect(self) -> None:
+        if self._conn is not None:
+            self._conn.terminate()
+            self._conn = None
+
+    def _report_failing(self, error: Exception, taken: Sequence[Parcel]) -> None:
+        if self.failing_since is None:
+            self.failing_since = time.monotonic()
+            log.warning(
+                "commits fail; accepted batches wait and are tried again",
+                error=str(error),
+                batches=len(taken),
+                run_id=format_run_id(taken[0].run.run_id),
+            )

@@ -1,0 +1,197 @@
+"""One writer's open stream: its cursor, and what it is to be told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+from penstock_server import telemetry
+from penstock_server.ingest import frames
+from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.parcels import Mark, Parcel
+from penstock_server.ingest.shapes import Shape, Shapes
+from penstock_server.model import runs
+from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import InvalidArgument, SequenceGap
+from penstock_server.model.streams import Ack, Batch, Event, GoAway, Reject, Throttle, WriterId
+
+# What one writer may have unacknowledged, so that no stream fills the buffer alone.
+WINDOW_BYTES = 8 << 20
+_THROTTLE = Throttle(retry_after_ms=1000)
+
+
+class Writer:
+    """The server's end of a writer's stream.
+
+    `next` is the number of the record that comes next: the mark, plus what is queued, plus one. What is
+    below is a duplicate and dropped; what is above is a gap and ends the stream.
+    """
+
+    def __init__(
+        self,
+        run: RunRef,
+        writer_id: WriterId,
+        epoch: int,
+        hwm: int,
+        shapes: Shapes,
+        budget: Budget,
+        queue: Callable[[Parcel], None],
+    ) -> None:
+        self.run = run
+        self.writer_id = writer_id
+        self.hwm = hwm
+        self._epoch = epoch
+        self._next = hwm + 1
+        self._known = shapes
+        self._shapes: list[Shape | InvalidArgument] = []
+        self._budget = budget
+        self._queue = queue
+        self._unsettled = 0
+        self._unsettled_bytes = 0
+        self._told_hwm = hwm
+        self._notes: deque[Reject | Throttle | GoAway] = deque()
+        self._error: Exception | None = None
+        self._accepting = True
+        self._waiting: list[asyncio.Future[None]] = []
+
+    # From the door.
+
+    async def put(self, batch: Batch) -> None:
+        """Accepts a batch, waiting for room. Raises SequenceGap, and what ended the stream if something did."""
+        new_shapes = [await self._resolve(names) for names in batch.new_shapes]
+        self._shapes.extend(new_shapes)
+        if batch.count == 0:
+            raise InvalidArgument("batch.count", "is 0; a batch has at least one record")
+        if batch.last_seq < self._next:
+            telemetry.ingest_batches.labels("duplicate").inc()
+            return
+        if batch.first_seq > self._next:
+            raise SequenceGap(self._next, batch.first_seq)
+        if batch.first_seq < self._next:
+            batch = frames.without_first(batch, self._next - batch.first_seq, self._shapes)
+        await self._make_room(batch.size)
+        parcel = self._parcel(batch)
+        self._next = batch.last_seq + 1
+        self._unsettled += 1
+        self._unsettled_bytes += parcel.size
+        self._queue(parcel)
+
+    async def settled(self) -> None:
+        """Waits until nothing of this stream is queued or under way."""
+        while self._unsettled:
+            await self._wait()
+
+    async def reached(self, seq: int) -> None:
+        """Waits until the record `seq` is committed. Raises what ended the stream, SequenceGap when it never came."""
+        if seq >= self._next:
+            raise SequenceGap(self._next, seq + 1)
+        while self.hwm < seq:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What the writer is to be told, as it happens; of acknowledgements the newest. Ends with what ends the stream."""
+        while True:
+            while self._notes:
+                yield self._notes.popleft()
+            if self.hwm > self._told_hwm:
+                self._told_hwm = self.hwm
+                yield Ack(self.hwm)
+                continue
+            if self._error is not None and not self._unsettled:
+                raise self._error
+            await self._wait()
+
+    def note(self, event: Throttle | GoAway) -> None:
+        """Tells the writer something."""
+        self._notes.append(event)
+        self._wake()
+
+    def stop_accepting(self) -> None:
+        """Takes no more batches; what is accepted is still committed and acknowledged."""
+        self._accepting = False
+
+    def end(self, error: Exception) -> None:
+        """Ends the stream: what is queued and not under way is dropped, and the door gets `error`."""
+        self._error = self._error or error
+        self._wake()
+
+    # From ingest.
+
+    @property
+    def gone(self) -> bool:
+        """Whether the stream has ended; what it has queued is then the next stream's to send."""
+        return self._error is not None
+
+    def committed(self, parcel: Parcel, clash: Exception | None) -> None:
+        """A batch is durable."""
+        assert parcel.mark is not None
+        self.hwm = parcel.mark.hi
+        if parcel.refused is not None:
+            self._notes.append(parcel.refused)
+        if clash is not None:
+            self._notes.append(Reject(parcel.mark.lo + 1, parcel.mark.hi, clash))
+
+    def failed(self, parcel: Parcel, error: Exception) -> None:  # noqa: ARG002  # the whole stream has failed
+        """A batch is not durable, and none after it can be."""
+        self.end(error)
+
+    def settle(self, parcel: Parcel) -> None:
+        """A batch has left the pipeline, one way or the other."""
+        self._unsettled -= 1
+        self._unsettled_bytes -= parcel.size
+        self._wake()
+
+    # Within.
+
+    async def _resolve(self, names: tuple[str, ...]) -> Shape | InvalidArgument:
+        try:
+            return await self._known.resolve(self.run.run_id, names)
+        except InvalidArgument as error:
+            return error  # the shape keeps its number; batches that use it are refused
+
+    async def _make_room(self, size: int) -> None:
+        while self._error is None and (
+            not self._accepting or (self._unsettled and self._unsettled_bytes + size > WINDOW_BYTES)
+        ):
+            await self._wait()
+        if not self._budget.fits(size):
+            self.note(_THROTTLE)
+        await self._budget.take(size)
+        if self._error is not None:
+            self._budget.give(size)
+            raise self._error
+
+    def _parcel(self, batch: Batch) -> Parcel:
+        mark = Mark(self.writer_id, self._epoch, self._next - 1, batch.last_seq)
+        try:
+            if batch.updates:
+                _check_updates(batch)
+                return Parcel(self.run, self, batch.size, mark, updates=batch.updates)
+            return Parcel(self.run, self, batch.size, mark, frames=(frames.read(batch, self._shapes),))
+        except InvalidArgument as error:
+            return Parcel(self.run, self, batch.size, mark, refused=Reject(batch.first_seq, batch.last_seq, error))
+
+    async def _wait(self) -> None:
+        """Until anything of this stream changes."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(change)
+        await change
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for change in waiting:
+            if not change.done():
+                change.set_result(None)
+
+
+def _check_updates(batch: Batch) -> None:
+    if batch.values or batch.steps:
+        raise InvalidArgument("batch", "has frames and updates; send them as two batches")
+    if len(batch.updates) != batch.count:
+        raise InvalidArgument("count", f"is {batch.count} for {len(batch.updates)} updates; each is one record")
+    for update in batch.updates:
+        check = runs.check_params if update.is_param else runs.check_tags
+        check({update.key: update.value})

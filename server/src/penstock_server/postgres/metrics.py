@@ -1,0 +1,118 @@
+"""The metrics of a run: their ids, and the summary of each, kept in the same transaction as the points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.model.access import WorkspaceId
+from penstock_server.model.errors import NotFound
+from penstock_server.model.metrics import MetricSummary
+from penstock_server.model.runs import RunId, format_run_id
+from penstock_server.postgres.database import Connection, Database
+
+_KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
+# Ids are given out one writer after another: the lock is on the run, and not against its own key.
+_LOCK = "SELECT metric_count FROM runs WHERE id = $1 FOR NO KEY UPDATE"
+_NAME = """
+WITH added AS (
+    INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name)
+    SELECT r.id, r.workspace_id, r.experiment_id, r.metric_count + n.position - 1, n.name
+      FROM runs r, unnest($2::text[]) WITH ORDINALITY AS n (name, position)
+     WHERE r.id = $1
+    RETURNING metric_id)
+UPDATE runs SET metric_count = metric_count + (SELECT count(*) FROM added) WHERE id = $1
+"""
+
+
+async def metric_ids(db: Database, run_id: RunId, names: Sequence[str]) -> dict[str, int]:
+    """The ids of these metrics of a run, giving new ones to names it did not have. Raises NotFound."""
+    async with db.connection() as conn:
+        known: dict[str, int] = {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
+    if len(known) == len(names):
+        return known
+    async with db.transaction() as conn:
+        if await conn.fetchval(_LOCK, run_id) is None:
+            raise NotFound("run", format_run_id(run_id))
+        known = {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
+        await conn.execute(_NAME, run_id, [name for name in names if name not in known])
+        return {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What one flush adds to the summaries: columns of equal length, one row per run and metric."""
+
+    run_ids: Sequence[RunId]
+    metric_ids: NDArray[np.int32]
+    counts: NDArray[np.int64]
+    last_steps: NDArray[np.int64]
+    last_times_ms: NDArray[np.int64]
+    last_values: NDArray[np.float64]
+    mins: NDArray[np.float64]  # of the values that are not NaN; NaN when all are
+    maxs: NDArray[np.float64]
+
+
+# PostgreSQL takes NaN for greater than every number: least() passes over it by itself, greatest() must be told to.
+# The last point is the greatest by (step, time), of equals the later arrival.
+_LATER = "m.count = 0 OR (v.last_step, v.last_time_ms) >= (m.last_step, m.last_time_ms)"
+_GROW = f"""
+UPDATE run_metrics m SET
+    count        = m.count + v.count,
+    last_step    = CASE WHEN {_LATER} THEN v.last_step ELSE m.last_step END,
+    last_time_ms = CASE WHEN {_LATER} THEN v.last_time_ms ELSE m.last_time_ms END,
+    last_value   = CASE WHEN {_LATER} THEN v.last_value ELSE m.last_value END,
+    min_value    = least(m.min_value, v.min_value),
+    max_value    = coalesce(greatest(nullif(m.max_value, 'NaN'), nullif(v.max_value, 'NaN')), 'NaN')
+  FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::float8[], $7::float8[], $8::float8[])
+       AS v (run_id, metric_id, count, last_step, last_time_ms, last_value, min_value, max_value)
+ WHERE m.run_id = v.run_id AND m.metric_id = v.metric_id
+"""  # noqa: S608  # only constants are put together
+
+
+async def grow(conn: Connection, growth: Growth) -> None:
+    """Adds what a flush brought to the summaries."""
+    await conn.execute(
+        _GROW,
+        growth.run_ids,
+        growth.metric_ids.tolist(),
+        growth.counts.tolist(),
+        growth.last_steps.tolist(),
+        growth.last_times_ms.tolist(),
+        growth.last_values.tolist(),
+        growth.mins.tolist(),
+        growth.maxs.tolist(),
+    )
+
+
+_SUMMARIES = """
+SELECT m.run_id, m.name, m.count, m.last_step, m.last_time_ms, m.last_value, m.min_value, m.max_value
+  FROM run_metrics m
+ WHERE m.run_id = ANY($1) AND m.workspace_id = $2 AND m.count > 0 AND ($3::text[] IS NULL OR m.name = ANY($3))
+ ORDER BY m.run_id, m.name COLLATE "C"
+"""
+_FIND = """
+SELECT run_id, name, metric_id FROM run_metrics
+ WHERE run_id = ANY($1) AND workspace_id = $2 AND count > 0 AND ($3::text[] IS NULL OR name = ANY($3))
+"""
+
+
+async def summaries(
+    conn: Connection, workspace_id: WorkspaceId, run_ids: Sequence[RunId], names: Sequence[str] | None
+) -> dict[RunId, list[MetricSummary]]:
+    """The summaries of these metrics (None: all) of these runs, sorted by name; runs without any are not there."""
+    found: dict[RunId, list[MetricSummary]] = {}
+    for row in await conn.fetch(_SUMMARIES, run_ids, workspace_id, names):
+        found.setdefault(row[0], []).append(MetricSummary(*row[1:]))
+    return found
+
+
+async def find(
+    conn: Connection, workspace_id: WorkspaceId, run_ids: Sequence[RunId], names: Sequence[str] | None
+) -> dict[tuple[RunId, str], int]:
+    """The ids of these metrics (None: all) of these runs, of those that have points."""
+    rows = await conn.fetch(_FIND, run_ids, workspace_id, names)
+    return {(row[0], row[1]): row[2] for row in rows}

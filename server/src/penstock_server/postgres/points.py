@@ -1,0 +1,104 @@
+"""Points of one metric as columns, and how the frames of level 0 come apart into them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock_server.postgres.binary import Float64s, Int64s
+from penstock_server.postgres.segments import Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Points as columns of equal length: steps, times in ms since 1970 UTC, values."""
+
+    steps: Int64s
+    times_ms: Int64s
+    values: Float64s
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def key(self, index: int) -> tuple[int, int]:
+        """Step and time of one point."""
+        return int(self.steps[index]), int(self.times_ms[index])
+
+    def before(self, key: tuple[int, int]) -> NDArray[np.bool_]:
+        """Which points are before a step and time."""
+        step, time_ms = key
+        return (self.steps < step) | ((self.steps == step) & (self.times_ms < time_ms))
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Columns:
+        """The points that `index` selects."""
+        return Columns(self.steps[index], self.times_ms[index], self.values[index])
+
+    def in_order(self) -> Columns:
+        """Sorted by (step, time); points equal in both stay in their order, which is that of arrival."""
+        order = _order(self.steps, self.times_ms)
+        return self if order is None else self.take(order)
+
+
+NO_POINTS = Columns(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """All the points, part after part."""
+    if len(parts) == 1:
+        return parts[0]
+    if not parts:
+        return NO_POINTS
+    return Columns(
+        np.concatenate([part.steps for part in parts]),
+        np.concatenate([part.times_ms for part in parts]),
+        np.concatenate([part.values for part in parts]),
+    )
+
+
+def by_metric(segments: Sequence[Segment], wanted: Collection[int] | None = None) -> dict[int, Columns]:
+    """The points of one run's segments, metric by metric, each in order. `wanted`: only these metrics.
+
+    Frames of one shape are put in order once for all their metrics. A metric that several shapes have is
+    put together from them by (step, time, arrival).
+    """
+    shapes: dict[bytes, list[tuple[NDArray[np.int64], ...]]] = {}
+    arrived = 0
+    for segment in segments:
+        for ids, frames, values in segment.by_shape():
+            if wanted is None:
+                chosen = slice(None)
+            else:
+                chosen = np.flatnonzero(np.isin(ids, list(wanted)))  # type: ignore[assignment]
+                if not len(chosen):  # type: ignore[arg-type]
+                    continue
+            part = (segment.steps[frames], segment.times_ms[frames], arrived + frames, values[:, chosen])
+            shapes.setdefault(ids[chosen].tobytes(), []).append(part)  # type: ignore[arg-type]
+        arrived += len(segment.steps)
+    found: dict[int, list[tuple[Columns, Int64s]]] = {}
+    for key, parts in shapes.items():
+        steps, times, arrivals, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = _order(steps, times)
+        if order is not None:
+            steps, times, arrivals, values = steps[order], times[order], arrivals[order], values[order]
+        by_column = np.ascontiguousarray(values.T)
+        for position, metric in enumerate(np.frombuffer(key, np.int32).tolist()):
+            found.setdefault(metric, []).append((Columns(steps, times, by_column[position]), arrivals))
+    return {metric: _together(parts) for metric, parts in found.items()}
+
+
+def _together(parts: Sequence[tuple[Columns, Int64s]]) -> Columns:
+    points = concatenate([columns for columns, _ in parts])
+    if len(parts) == 1:
+        return points
+    arrivals = np.concatenate([arrivals for _, arrivals in parts])
+    return points.take(np.lexsort((arrivals, points.times_ms, points.steps)))
+
+
+def _order(steps: Int64s, times: Int64s) -> NDArray[np.intp] | None:
+    """How to sort by (step, time) with equal points left in their order; None when they are in order."""
+    if bool(np.all((steps[1:] > steps[:-1]) | ((steps[1:] == steps[:-1]) & (times[1:] >= times[:-1])))):
+        return None
+    return np.lexsort((times, steps))
