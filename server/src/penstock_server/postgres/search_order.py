@@ -1,0 +1,109 @@
+"""A search's order as SQL: columns to sort by that are never NULL, and the condition of coming after a row.
+
+Each key of the order makes two columns, a rank (0 there, 1 NaN, 2 absent; always ascending) and the value, or
+a constant where the rank says that there is none. Then come the noun's own tie-breaking columns.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_server.model import pages
+from penstock_server.model.errors import InvalidPageToken
+from penstock_server.model.limits import INT64_MAX, INT64_MIN
+from penstock_server.model.search_tree import Entity, Order, Type
+from penstock_server.postgres.search_conditions import COLUMN_TYPES, Conditions, Parameters
+
+THERE, NAN, ABSENT = range(3)
+
+Key = str | int | float | uuid.UUID
+
+_NOTHING = {"int8": "0", "float8": "0", "text": "''", "uuid": f"'{uuid.UUID(int=0)}'"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column to sort by."""
+
+    sql: str
+    type: str
+    descending: bool = False
+
+    @property
+    def direction(self) -> str:
+        """As ORDER BY has it."""
+        return "DESC" if self.descending else "ASC"
+
+
+def nothing(type_: str) -> str:
+    """What stands where there is no value."""
+    return f"{_NOTHING[type_]}::{type_}"
+
+
+def columns(order: Sequence[Order], conditions: Conditions) -> tuple[list[Column], str]:
+    """The columns of the order's keys, and the joins that they need."""
+    result: list[Column] = []
+    joins: list[str] = []
+    noun = conditions.noun
+    for index, key in enumerate(order):
+        subject, kind = key.field, COLUMN_TYPES[key.field.type]
+        collate = ' COLLATE "C"' if kind == "text" else ""
+        if subject.entity is Entity.ATTRIBUTE:
+            value = noun.attributes[subject.key]
+            rank = f"CASE WHEN {value} IS NULL THEN {ABSENT} ELSE {THERE} END"
+        else:
+            x = f"o{index}"
+            value = f"{x}.last_value" if subject.entity is Entity.METRIC else f"{x}.value"
+            rank = f"CASE WHEN {x}.{noun.owner} IS NULL THEN {ABSENT} ELSE {THERE} END"
+            own = f"{x}.{noun.owner} = {noun.row}.id AND {conditions.key(subject, x)}{conditions.scope.format(x=x)}"
+            joins.append(f" LEFT JOIN {noun.keyed[subject.entity]} {x} ON {own}")
+        if subject.type is Type.NUMBER:
+            rank = f"CASE WHEN {value} < 'NaN' THEN {THERE} WHEN {value} = 'NaN' THEN {NAN} ELSE {ABSENT} END"
+            value = f"nullif({value}, 'NaN')"
+        result.append(Column(rank, "int8"))
+        result.append(Column(f"coalesce({value}, {nothing(kind)}){collate}", kind, key.descending))
+    return result, "".join(joins)
+
+
+def after(sorted_by: Sequence[Column], key: Sequence[Key], parameters: Parameters) -> str:
+    """The condition of coming after the row whose columns are `key`."""
+    sql = ""
+    for column, value in reversed(list(zip(sorted_by, key, strict=True))):
+        placeholder = f"{parameters.add(value)}::{column.type}"
+        beyond = f"{column.sql} {'<' if column.descending else '>'} {placeholder}"
+        sql = f"({beyond} OR ({column.sql} = {placeholder} AND {sql}))" if sql else beyond
+    return sql
+
+
+def encode(query: Sequence[object], key: Sequence[Key]) -> str:
+    """The page token of a row whose columns are `key`."""
+    return pages.encode(query, [value.hex if isinstance(value, uuid.UUID) else value for value in key])
+
+
+def decode(query: Sequence[object], sorted_by: Sequence[Column], token: str) -> list[Key]:
+    """The columns' values in the token. Raises InvalidPageToken."""
+    key = pages.decode(query, token)
+    if len(key) != len(sorted_by):
+        raise InvalidPageToken
+    return [_checked(column.type, value) for column, value in zip(sorted_by, key, strict=True)]
+
+
+def _checked(type_: str, value: pages.Key) -> Key:
+    """The value, when the column can have it: digests keep accidents out, not forgers."""
+    match type_, value:
+        case "int8", int() if INT64_MIN <= value <= INT64_MAX and not isinstance(value, bool):
+            return value
+        case "float8", float():
+            return value
+        case "text", str() if "\0" not in value and value.isascii() | (
+            value.encode(errors="replace").decode() == value
+        ):
+            return value
+        case "uuid", str() if len(value) == 32:
+            try:
+                return uuid.UUID(value)
+            except ValueError:
+                raise InvalidPageToken from None
+    raise InvalidPageToken
