@@ -12,11 +12,21 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from penstock_server.model.errors import InvalidPageToken
+from penstock_server.model.errors import InvalidArgument, InvalidPageToken
 
 Key = str | int | float | bool | None
 
+SIZE_DEFAULT = 1_000
+SIZE_LIMIT = 50_000
+
 _DIGEST_BYTES = 9
+
+
+def check_size(size: int) -> int:
+    """How many a page of a search has: 1 to 50,000; 0 means 1,000. Raises InvalidArgument."""
+    if not 0 <= size <= SIZE_LIMIT:
+        raise InvalidArgument("page_size", f"{size} is not within 1 to {SIZE_LIMIT} (0: {SIZE_DEFAULT})")
+    return size or SIZE_DEFAULT
 
 
 def encode(query: Sequence[object], key: Sequence[Key]) -> str:

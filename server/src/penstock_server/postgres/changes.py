@@ -1,0 +1,124 @@
+"""What tells every replica that runs have changed: NOTIFY in the transaction that does it, and a listener to that."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from collections.abc import Callable, Collection
+
+import structlog
+
+from penstock_server.model.access import WorkspaceId
+from penstock_server.model.changes import Change, RunChange, RunRef
+from penstock_server.model.errors import Retryable
+from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.runs import RunId
+from penstock_server.postgres.database import Connection, Database, translated
+
+CHANNEL = "penstock_changes"
+
+# A notification holds less than 8,000 bytes; a run in it has at most 65.
+_RUNS_PER_NOTIFICATION = 100
+
+# A connection that was cut without a word is noticed by this.
+_HEARTBEAT_SECONDS = 15.0
+_STATEMENT_SECONDS = 5.0
+_PAUSE_SECONDS = 1.0
+
+# Several at once; PostgreSQL delivers them at COMMIT, and not at all when there is none.
+_NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
+
+log = structlog.get_logger(__name__)
+
+
+async def notify_run(conn: Connection, run: RunRef, kind: RunChange = RunChange.RUN) -> None:
+    """Tells of a run when this transaction commits."""
+    await conn.execute(_NOTIFY, CHANNEL, [f"{kind.value} {_written(run)}"])
+
+
+async def notify_points(conn: Connection, runs: Collection[RunRef]) -> None:
+    """Tells that these runs have new points. Call it after their commit, with many: NOTIFY serialises commits."""
+    written = [_written(run) for run in runs]
+    payloads = [
+        f"{RunChange.METRICS.value} {' '.join(written[start : start + _RUNS_PER_NOTIFICATION])}"
+        for start in range(0, len(written), _RUNS_PER_NOTIFICATION)
+    ]
+    await conn.execute(_NOTIFY, CHANNEL, payloads)
+
+
+async def notify_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId) -> None:
+    """Tells, when this transaction commits, that all runs of an experiment have changed."""
+    await conn.execute(_NOTIFY, CHANNEL, [f"{RunChange.RUN.value} {workspace_id}:{experiment_id}:"])
+
+
+class Listener:
+    """Hears what any replica commits, on a connection of its own that it makes again whenever it is lost."""
+
+    def __init__(self, db: Database, heard: Callable[[Change], None], connected: Callable[[], None]) -> None:
+        """`connected` is called each time that listening has begun: what was committed before was not heard."""
+        self._db = db
+        self._heard = heard
+        self._connected = connected
+
+    async def run(self) -> None:
+        """Listens, until it is cancelled."""
+        while True:
+            try:
+                await self._listen()
+                log.info("the connection that listens for changes was lost; it is made again")
+            except Retryable as error:
+                log.warning("listening for changes failed and is tried again", error=str(error))
+            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311  # only so that replicas take turns
+
+    async def _listen(self) -> None:
+        """Listens until the connection is lost. Raises Unavailable."""
+        conn = await self._db.connect(statement_seconds=_STATEMENT_SECONDS)
+        try:
+            with translated():
+                lost = asyncio.Event()
+                conn.add_termination_listener(lambda _: lost.set())
+                await conn.add_listener(CHANNEL, self._receive)
+                self._connected()
+                await _until_lost(conn, lost)
+        finally:
+            conn.terminate()
+
+    def _receive(self, _conn: object, _pid: int, _channel: str, payload: str) -> None:
+        for change in _parse(payload):
+            self._heard(change)
+
+
+async def _until_lost(conn: Connection, lost: asyncio.Event) -> None:
+    while True:
+        try:
+            async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                await lost.wait()
+                return
+        except TimeoutError:
+            await conn.execute("SELECT")
+
+
+def _written(run: RunRef) -> str:
+    return f"{run.workspace_id}:{run.experiment_id}:{run.run_id.hex}"
+
+
+def _parse(payload: str) -> list[Change]:
+    """What a notification tells. A newer release may tell what this one does not know; that is passed over."""
+    try:
+        kind, *runs = payload.split(" ")
+        changes = []
+        for written in runs:
+            workspace_id, experiment_id, run_id = written.split(":")
+            changes.append(
+                Change(
+                    RunChange(int(kind)),
+                    WorkspaceId(int(workspace_id)),
+                    ExperimentId(int(experiment_id)),
+                    RunId(uuid.UUID(run_id)) if run_id else None,
+                )
+            )
+    except ValueError:
+        log.warning("a notification of an unknown kind was passed over", payload=payload[:100])
+        return []
+    return changes
