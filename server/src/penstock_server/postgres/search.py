@@ -5,13 +5,14 @@ of *one* metric lie (they are gathered over all names together), so a search of 
 
 1. It counts, by index and up to a cap, what the whole scope and each condition that an index can find would leave.
    When one leaves few, these are fetched, looked at by primary key, and sorted.
-2. Otherwise, when an index has the order, it walks down the index and looks at the run of each entry by primary key,
-   until the page is full. A walk is bounded: a filter that rarely matches on the way must not cost more than a scan.
+2. Otherwise, when an index has the order, it walks along the index and looks at the run of each entry by primary key,
+   until the page is full. A walk is bounded: where the filter rarely matches on the way, it is given up early.
    Metrics are walked in phases: numbers, then those that are NaN, then runs without the metric; the tree is simplified
    by what each phase knows, and a phase that cannot match is not walked.
-3. Otherwise the planner gets the whole question, and hashes.
+3. Otherwise it fetches what the conditions that an index can find have in common; if that is little, on as in 1.
+4. Otherwise the planner gets the whole question, and hashes.
 
-The three give the same rows in the same order, and page tokens fit them all.
+All give the same rows in the same order, and page tokens fit them all.
 """
 
 # ruff: noqa: S608 — statements are put together from constants; values are parameters.
@@ -34,12 +35,13 @@ from penstock_server.postgres.search_conditions import EXPERIMENTS, RUNS, Condit
 from penstock_server.postgres.search_order import THERE, Column, Key, after, columns, decode, encode
 from penstock_server.postgres.search_walk import Phase, phases
 
-# Fewer candidates than this are looked at one by one, some 10 µs each.
+# Fewer candidates than this are looked at one by one, some 10 µs each;
 _FEW = 3_500
-# … and fewer than this, where it took a walk that led nowhere to get here.
+# and fewer than this, where it took all conditions together to find them.
 _FEW_IN_COMMON = 10_000
-# How far a walk goes, at least.
-_WALK = 3_500
+# How many entries of an index a walk looks at to see how it goes, and then at most.
+_FIRST_STRETCH = 500
+_WALK = 6_000
 # A page longer than this is a scan, not a walk.
 _LONG_PAGE = 5_000
 # How many conditions are counted beforehand.
@@ -143,13 +145,17 @@ class _Runs:
         if sizes[smallest] == 0:
             return []
         if sizes[smallest] < _FEW:
-            return await self._look_at(indexed[smallest - 1 : smallest] if smallest else [], need)
+            return await self._look_at(indexed[smallest - 1] if smallest else None, need)
         if need <= _LONG_PAGE:
             walked = await self._walk(need)
             if walked is not None:
                 return walked
-        if indexed and await self._few_in_common(indexed):
-            return await self._look_at(indexed, need)
+        if indexed:
+            common = await self._in_common(indexed)
+            if len(common) < _FEW_IN_COMMON:
+                conditions = Conditions(RUNS, self._parameters())
+                source = f"SELECT unnest({conditions.parameters.add(common)}::uuid[]) AS run_id"
+                return await self._select(conditions, need, source)
         return await self._select(Conditions(RUNS, self._parameters(), SCOPE), need)
 
     async def _count(self, indexed: Sequence[Condition]) -> list[int]:
@@ -162,43 +168,52 @@ class _Runs:
         [row] = await _fetch(self.connection, f"SELECT {counts}", parameters)
         return list(row)
 
-    async def _few_in_common(self, indexed: Sequence[Condition]) -> bool:
-        """Whether the conditions together leave few enough to look at, though each alone leaves many."""
-        parameters = self._parameters()
-        common = self._common(indexed, Conditions(RUNS, parameters))
-        few = parameters.add(_FEW_IN_COMMON)
-        [row] = await _fetch(
-            self.connection, f"SELECT count(*) FROM (SELECT FROM ({common}) a LIMIT {few}) b", parameters
-        )
-        return int(row[0]) < _FEW_IN_COMMON
-
-    async def _look_at(self, indexed: Sequence[Condition], need: int) -> list[asyncpg.Record]:
-        """Candidates by the conditions, or the whole scope, each looked at by primary key."""
+    async def _look_at(self, condition: Condition | None, need: int) -> list[asyncpg.Record]:
+        """The candidates by one condition, or the whole scope, each looked at by primary key."""
         conditions = Conditions(RUNS, self._parameters())
-        return await self._select(conditions, need, self._common(indexed, conditions))
+        source = whole_scope() if condition is None else candidates(condition, conditions)
+        return await self._select(conditions, need, f"SELECT DISTINCT run_id FROM ({source}) a")
 
-    def _common(self, indexed: Sequence[Condition], conditions: Conditions) -> str:
-        if not indexed:
-            return whole_scope()
-        distinct = [f"SELECT DISTINCT run_id FROM ({candidates(part, conditions)}) a" for part in indexed]
-        return " INTERSECT ".join(distinct)
+    async def _in_common(self, indexed: Sequence[Condition]) -> list[RunId]:
+        """The candidates by all the conditions together, which may be few though each alone leaves many."""
+        parameters = self._parameters()
+        conditions = Conditions(RUNS, parameters)
+        each = [f"SELECT DISTINCT run_id FROM ({candidates(part, conditions)}) a" for part in indexed]
+        sql = f"SELECT run_id FROM ({' INTERSECT '.join(each)}) a LIMIT {parameters.add(_FEW_IN_COMMON)}"
+        return [RunId(row[0]) for row in await _fetch(self.connection, sql, parameters)]
 
     async def _walk(self, need: int) -> list[asyncpg.Record] | None:
-        """Along indexes that have the order; None when there is no such index or the way is long."""
+        """Along indexes that have the order; None when there is no such index, or the way is long."""
         rows: list[asyncpg.Record] = []
-        length = max(_WALK, 3 * need)
         for phase in phases(self.query, self.order, self.key):
-            if phase is None:
+            found = await self._walk_phase(phase, need - len(rows)) if phase else None
+            if found is None:
                 return None
-            rows += await self._step(phase, need - len(rows), length)
+            rows += found
             if len(rows) >= need:
-                return rows
-            parameters = self._parameters()
-            source = phase.source(Conditions(RUNS, parameters), len(self.experiments), self.key, length)
-            [[walked]] = await _fetch(self.connection, f"SELECT count(*) FROM ({source}) w", parameters)
-            if walked >= length:
-                return None
+                break
         return rows
+
+    async def _walk_phase(self, phase: Phase, need: int) -> list[asyncpg.Record] | None:
+        """A first stretch tells how often the filter matches; the second goes as far as that takes, or is not gone."""
+        length = max(_FIRST_STRETCH, 3 * need)
+        rows = await self._step(phase, need, length)
+        if len(rows) >= need or await self._walked(phase, length) < length:
+            return rows
+        length = int(1.5 * length * need / max(len(rows), 1))
+        if length > max(_WALK, 5 * need):
+            return None
+        rows = await self._step(phase, need, length)
+        if len(rows) >= need or await self._walked(phase, length) < length:
+            return rows
+        return None
+
+    async def _walked(self, phase: Phase, length: int) -> int:
+        """How much a walk of this length has before it."""
+        parameters = self._parameters()
+        source = phase.source(Conditions(RUNS, parameters), len(self.experiments), self.key, length)
+        [row] = await _fetch(self.connection, f"SELECT count(*) FROM ({source}) w", parameters)
+        return int(row[0])
 
     async def _step(self, phase: Phase, need: int, length: int) -> list[asyncpg.Record]:
         parameters = self._parameters()
