@@ -1,0 +1,230 @@
+"""One server process: its parts wired together, started in order, watched, stopped in order.
+
+The one place where everybody meets. A process that is alone prepares its database; of several that share the ports
+(supervisor.py) each is given it prepared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from penstock_server import ports
+from penstock_server.config import Address, Settings
+from penstock_server.core.access import Access
+from penstock_server.core.changes import Changes
+from penstock_server.core.experiments import Experiments
+from penstock_server.core.metrics import Metrics
+from penstock_server.core.runs import Runs
+from penstock_server.core.streams import Streams
+from penstock_server.http import pages
+from penstock_server.http.server import Server as HttpServer
+from penstock_server.ingest.ingest import Ingest
+from penstock_server.model.errors import PenstockError, Unavailable
+from penstock_server.postgres import migrations
+from penstock_server.postgres.database import Database
+from penstock_server.postgres.embedded import Embedded
+from penstock_server.rpc.experiments import ExperimentService
+from penstock_server.rpc.metrics import MetricService
+from penstock_server.rpc.runs import RunService
+from penstock_server.rpc.server import Server as RpcServer
+from penstock_server.stop import Stop
+
+log = structlog.get_logger(__name__)
+
+# Tells the addresses, gRPC's and HTTP's, once the server is ready.
+Announce = Callable[[Address, Address], None]
+
+# All in seconds: how often readiness is looked at; how long a start waits for an external database; what calls that
+# are no writers' streams get to end; what is kept back of the drain for closing the rest.
+_LOOK = 0.5
+_DATABASE_PATIENCE = 60.0
+_CALLS_GRACE = 2.0
+_CLOSING = 1.0
+
+
+class NotDrainedError(Exception):
+    """The drain took too long; the message says what that means."""
+
+
+@dataclass(slots=True)
+class _State:
+    """Where the process is. `problem` says why it is not ready, None when it is."""
+
+    problem: str | None = "starting"
+    stopping: bool = False
+
+    def unready(self) -> str | None:
+        """The reason that /ready gives."""
+        return "stopping" if self.stopping else self.problem
+
+
+async def run_alone(settings: Settings, announce: Announce) -> None:
+    """A server of one process, until SIGTERM or SIGINT."""
+    stop = Stop()
+    with stop.covered():
+        ports.check("grpc_address", settings.grpc_address)
+        http_sockets = ports.bind("http_address", settings.http_address)
+        await serve(settings, prepared(settings), http_sockets, metrics_dir=None, stop=stop, announce=announce)
+
+
+async def serve(
+    settings: Settings,
+    database: AbstractAsyncContextManager[str],
+    http_sockets: list[socket.socket],
+    *,
+    metrics_dir: Path | None,
+    stop: Stop,
+    announce: Announce,
+) -> None:
+    """Serves until `stop`. `database` gives the address of the prepared database; there is a `metrics_dir` when other
+    processes share the ports.
+    """
+    state = _State()
+    grpc_server = RpcServer(settings.max_message_bytes, shared=metrics_dir is not None)
+    http_server = HttpServer(pages.app(state.unready, metrics_dir), http_sockets)
+    http_address = ports.bound(http_sockets, settings.http_address)
+    grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))
+    async with asyncio.TaskGroup() as group:
+        group.create_task(http_server.run(), name="http")
+        try:
+            async with database as dsn:
+                announced = partial(announce, grpc_address, http_address)
+                await _work(settings, dsn, grpc_server, state=state, stop=stop, announce=announced)
+        finally:
+            http_server.stop()
+
+
+@asynccontextmanager
+async def prepared(settings: Settings) -> AsyncIterator[str]:
+    """The address of a database that runs and has our tables: the embedded one, or the one configured."""
+    if settings.database_url is not None:
+        dsn = settings.database_url.get_secret_value()
+        await _check_patiently(dsn)
+        yield dsn
+        return
+    async with embedded(settings) as (database, applied):
+        for name in applied:
+            log.info("migrated", migration=name)
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(database.watch(), name="embedded-postgresql")
+            yield database.dsn
+            watching.cancel()
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[tuple[Embedded, list[str]]]:
+    """The embedded database, running and migrated, and what was applied. Stopped at the end."""
+    database = Embedded(settings.data_dir / "postgres")
+    try:
+        await _to_the_end(database.start)
+        yield database, await migrations.migrate(database.dsn)
+    finally:
+        await _to_the_end(database.stop)
+
+
+async def _work(
+    settings: Settings, dsn: str, grpc_server: RpcServer, *, state: _State, stop: Stop, announce: Callable[[], None]
+) -> None:
+    """Wires the parts on a prepared database, serves, and drains."""
+    db = await Database.open(dsn, max_connections=settings.database_connections)
+    try:
+        ingest = Ingest(db, settings.ingest_buffer_bytes)
+        changes = Changes(db)
+        runs = Runs(db, ingest.run_ended)
+        limit = settings.max_message_bytes
+        servicers = {
+            "ExperimentService": ExperimentService(Experiments(db), limit),
+            "RunService": RunService(runs, changes, limit),
+            "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
+        }
+        grpc_server.register(Access(db), servicers)
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(ingest.run(), name="ingest"),
+                group.create_task(changes.run(), name="changes"),
+                group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
+            ]
+            await grpc_server.start()
+            stop.started()
+            await stop.wait()
+            state.stopping = True
+            await grpc_server.set_ready(ready=False)
+            await _drain(settings, ingest, changes, grpc_server)
+            for task in background:
+                task.cancel()
+    finally:
+        await grpc_server.stop(0)
+        await db.close()
+
+
+async def _watch(
+    state: _State, db: Database, ingest: Ingest, grpc_server: RpcServer, announce: Callable[[], None]
+) -> None:
+    """Keeps the state and gRPC's health right; announces the server when it is ready for the first time."""
+    announced = False
+    while not state.stopping:
+        before, state.problem = state.problem, await _problem(db, ingest)
+        if state.problem != before:
+            log.info("ready") if state.problem is None else log.warning("not ready", reason=state.problem)
+            await grpc_server.set_ready(ready=state.problem is None)
+        if state.problem is None and not announced:
+            announce()
+            announced = True
+        await asyncio.sleep(_LOOK)
+
+
+async def _problem(db: Database, ingest: Ingest) -> str | None:
+    try:
+        await db.ready()
+    except PenstockError as error:
+        return str(error)
+    return ingest.problem
+
+
+async def _drain(settings: Settings, ingest: Ingest, changes: Changes, grpc_server: RpcServer) -> None:
+    """Commits and acknowledges what was accepted, then ends the calls. Raises NotDrainedError."""
+    began = time.monotonic()
+    seconds = settings.drain_seconds - _CLOSING
+    try:
+        await ingest.drain(seconds)
+    except TimeoutError:
+        raise NotDrainedError(
+            f"what was accepted could not be committed within {settings.drain_seconds:g} s; it was not acknowledged, "
+            "and its writers will send it again"
+        ) from None
+    changes.stop()
+    left = seconds - (time.monotonic() - began)
+    await grpc_server.stop(max(0.0, min(_CALLS_GRACE, left)))
+    log.info("drained", seconds=round(time.monotonic() - began, 3))
+
+
+async def _check_patiently(dsn: str) -> None:
+    """Checks the revision, waiting for a database that is still coming up. Raises FailedPrecondition, Unavailable."""
+    deadline = time.monotonic() + _DATABASE_PATIENCE
+    while True:
+        try:
+            return await migrations.check(dsn)
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the database does not answer yet", error=str(error.__cause__ or error))
+            await asyncio.sleep(2)
+
+
+async def _to_the_end(work: Callable[[], None]) -> None:
+    """Does blocking work in a thread. When cancelled, ends after it: a database half started could not be stopped."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await doing
+        raise

@@ -1,0 +1,160 @@
+"""The command `penstock-server`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from penstock_server import app, data_dir, doctor, failures, logs, supervisor
+from penstock_server.config import FILE_VARIABLE, PREFIX, Address, ConfigError, Loaded, Settings, load
+from penstock_server.postgres import migrations
+
+log = structlog.get_logger(__name__)
+
+_DESCRIPTION = "The Penstock server: experiment tracking over gRPC, on PostgreSQL."
+
+_EPILOGUE = f"""\
+Every setting is a flag, a variable ({PREFIX}DATA_DIR for --data-dir), and a key of a TOML file (data_dir).
+Flags go over variables, variables over the file.
+
+examples:
+  penstock-server serve                               all under ./.penstock, for this machine only
+  {PREFIX}DATABASE_URL=postgresql://… penstock-server migrate
+  {PREFIX}DATABASE_URL=postgresql://… penstock-server serve --workers 4
+  penstock-server serve --config penstock.toml
+
+exit codes: 0 as asked, 1 it did not work, 2 the configuration or the command line is wrong, 70 a bug
+"""
+
+_COMMANDS = {
+    "serve": "run the server until SIGTERM or Ctrl-C",
+    "migrate": "bring the database to this server's revision; nothing happens when it is there",
+    "check-config": "print every setting and where it comes from, or all that is wrong",
+    "doctor": "look at configuration, data directory, ports and database, and say what to fix",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command, and returns the exit code."""
+    given = vars(_parser().parse_args(arguments))
+    command, file = given.pop("command"), given.pop("config", None)
+    try:
+        loaded = load(given, file)
+    except ConfigError as error:
+        print("The configuration cannot be used:", *error.problems, sep="\n  ", file=sys.stderr)
+        return failures.USAGE
+    settings = loaded.settings
+    logs.configure(settings.log_format, settings.log_level)
+    match command:
+        case "serve":
+            return failures.exit_code(lambda: _serve(loaded))
+        case "migrate":
+            return failures.exit_code(lambda: asyncio.run(_migrate(settings)))
+        case "doctor":
+            return asyncio.run(_doctor(settings))
+        case _:
+            print(*loaded.lines(), sep="\n")
+            return failures.OK
+
+
+def _serve(loaded: Loaded) -> None:
+    settings = loaded.settings
+    log.debug("settings", settings=loaded.lines())
+    for name in ("grpc_address", "http_address"):
+        address: Address = getattr(settings, name)
+        if not address.loopback:
+            log.warning(
+                "listening where others can reach it, and there are no accounts yet: whoever reaches this address can "
+                "read, change and delete everything",
+                setting=name,
+                address=str(address),
+            )
+    with data_dir.hold(settings.data_dir, settings.drain_seconds) as lock:
+        if settings.workers == 1:
+            uvloop.run(app.run_alone(settings, lambda grpc, http: _announce(settings, grpc, http)))
+        else:
+            uvloop.run(supervisor.run_several(settings, lambda grpc, http: _announce(settings, grpc, http), lock))
+
+
+def _announce(settings: Settings, grpc: Address, http: Address) -> None:
+    """Says once that the server is there, and how to use it."""
+    if not logs.for_people(settings.log_format):
+        addresses = {"grpc_address": str(grpc), "http_address": str(http)}
+        log.info("serving", **addresses, database=settings.database, data_dir=str(settings.data_dir))
+        return
+    print(
+        f"Penstock {version('penstock-server')} is ready.",
+        f"  gRPC      {grpc}",
+        f"  HTTP      http://{http.dial}  (/health /ready /metrics)",
+        f"  database  {settings.database}",
+        f"  data      {settings.data_dir}",
+        f"Clients find it with  export PENSTOCK_URL={grpc.dial}",
+        "Ctrl-C stops it.",
+        sep="\n",
+        flush=True,
+    )
+
+
+async def _migrate(settings: Settings) -> None:
+    if settings.database_url is not None:
+        applied = await migrations.migrate(settings.database_url.get_secret_value())
+    else:
+        with data_dir.hold(settings.data_dir, settings.drain_seconds):
+            async with app.embedded(settings) as (_, applied):
+                pass
+    print(*(f"applied {name}" for name in applied) if applied else ("nothing to do",), sep="\n")
+
+
+async def _doctor(settings: Settings) -> int:
+    bad = 0
+    async for finding in doctor.examine(settings):
+        print(finding, flush=True)
+        bad += finding.verdict is doctor.Verdict.BAD
+    print(f"\n{bad} to fix before a server starts here." if bad else "\nA server will start here.")
+    return failures.FAILED if bad else failures.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("penstock-server", description=_DESCRIPTION, epilog=_EPILOGUE, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('penstock-server')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, purpose in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", argument_default=argparse.SUPPRESS
+        )
+        command.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file with settings ({FILE_VARIABLE})")
+        for setting, field in Settings.model_fields.items():
+            command.add_argument(
+                "--" + setting.replace("_", "-"),
+                metavar=_METAVARS.get(setting, "N"),
+                help=f"{field.description}{_default(field.default)}".replace("%", "%%"),
+            )
+    return parser
+
+
+_METAVARS = {
+    "data_dir": "DIR",
+    "grpc_address": "HOST:PORT",
+    "http_address": "HOST:PORT",
+    "database_url": "URL",
+    "log_format": "FORMAT",
+    "log_level": "LEVEL",
+    "ingest_buffer_bytes": "SIZE",
+    "max_message_bytes": "SIZE",
+    "drain_seconds": "SECONDS",
+}
+
+
+def _default(default: object) -> str:
+    if default is None:
+        return ""
+    shown = default.human_readable() if hasattr(default, "human_readable") else default
+    return f" (default: {shown})"

@@ -1,0 +1,1 @@
+"""The HTTP door. starlette and uvicorn are known here and nowhere else."""

@@ -1,0 +1,43 @@
+"""What the HTTP door answers: is the process alive, is it ready, what does it measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+
+def app(unready: Callable[[], str | None], metrics_dir: Path | None) -> Starlette:
+    """The pages. `unready` says why the server is not ready, None when it is; `metrics_dir` is where the
+    worker processes of one server put their numbers, None when there is one process.
+    """
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(_: Request) -> Response:
+        if reason := unready():
+            return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(_: Request) -> Response:
+        return Response(
+            await run_in_threadpool(generate_latest, _registry(metrics_dir)), media_type=CONTENT_TYPE_LATEST
+        )
+
+    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])
+
+
+def _registry(metrics_dir: Path | None) -> CollectorRegistry:
+    if metrics_dir is None:
+        return REGISTRY
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(metrics_dir))  # type: ignore[no-untyped-call]
+    return registry

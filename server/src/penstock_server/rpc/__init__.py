@@ -1,0 +1,1 @@
+"""The gRPC door. grpc and protobuf are known here and nowhere else."""
