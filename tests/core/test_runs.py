@@ -56,7 +56,7 @@ async def forget_time(db: Database) -> None:
     await execute(db, "UPDATE runs SET updated_ms = 7")
 
 
-async def test_a_run_has_what_it_was_given(runs: Runs, experiments: Experiments) -> None:
+async def test_a_run_has_what_it_was_given(runs: Runs, experiments: Experiments, db: Database) -> None:
     experiment = await experiments.create(CALLER, "digits")
     parent = await runs.create(CALLER, NewRun(name="parent"))
     run_id = new_run_id()
@@ -90,6 +90,8 @@ async def test_a_run_has_what_it_was_given(runs: Runs, experiments: Experiments)
         params=new.params,
         tags=new.tags,
     )
+    async with db.connection() as conn:
+        assert await conn.fetchval("SELECT created_ms FROM runs WHERE id = $1", run_id) == made.updated_ms
     assert made.updated_ms > 1_700_000_000_000
     assert await runs.get(CALLER, run_id) == made
 
@@ -204,12 +206,10 @@ NUL = [
 ]
 
 
-@pytest.mark.parametrize(
-    "new", [*TOO_LONG, *NUL, NewRun(start_ms=-1), NewRun(params={"": "1"}), NewRun(tags={"../a": "1"})]
-)
-async def test_bad_text_is_refused_before_the_database_sees_it(runs: Runs, new: NewRun) -> None:
-    with pytest.raises(InvalidArgument):
-        await runs.create(CALLER, new)
+async def test_bad_text_is_refused_before_the_database_sees_it(runs: Runs) -> None:
+    for new in [*TOO_LONG, *NUL, NewRun(start_ms=-1), NewRun(params={"": "1"}), NewRun(tags={"../a": "1"})]:
+        with pytest.raises(InvalidArgument):
+            await runs.create(CALLER, new)
     assert (await runs.search(CALLER))[0] == []
 
 

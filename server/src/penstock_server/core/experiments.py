@@ -31,11 +31,9 @@ class Experiments:
         check_text("request_id", request_id, REQUEST_ID_LIMIT)
         workspace_id = caller.workspace_id
         async with self._db.transaction() as conn:
-            experiment_id = await experiments.add(conn, workspace_id, name, request_id)
+            experiment_id = await experiments.add(conn, workspace_id, name, tags or {}, request_id)
             if experiment_id is None:
                 experiment_id = await self._made_before(conn, caller, name, request_id)
-            elif tags:
-                await experiments.put_tags(conn, workspace_id, experiment_id, tags)
             return await experiments.load_one(conn, workspace_id, experiment_id)
 
     async def _made_before(self, conn: Connection, caller: Caller, name: str, request_id: str) -> ExperimentId:

@@ -58,10 +58,6 @@ class Runs:
                 if new.parent_run_id is not None:
                     await runs.locate(conn, caller.workspace_id, new.parent_run_id)
                 if await runs.add(conn, run, new):
-                    if new.params:
-                        await runs.add_params(conn, run, new.params)
-                    if new.tags:
-                        await runs.put_tags(conn, run, new.tags)
                     await changes.notify_run(conn, run)
                     made = run_id
                 else:  # another made it in the meantime, and has committed it

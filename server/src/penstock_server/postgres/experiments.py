@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import asyncpg
 
@@ -14,15 +15,25 @@ from penstock_server.postgres.database import Connection
 
 # A taken name or request id inserts nothing; while another inserts the same, this waits for how that ends.
 _ADD = """
-INSERT INTO experiments (workspace_id, name, created_ms, updated_ms, request_id)
-SELECT $1, $2, t.ms, t.ms, $3 FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
-ON CONFLICT DO NOTHING RETURNING id
+WITH experiment AS (
+    INSERT INTO experiments (workspace_id, name, created_ms, updated_ms, request_id)
+    SELECT $1, $2, t.ms, t.ms, $3 FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+    ON CONFLICT DO NOTHING RETURNING id, workspace_id),
+tags AS (
+    INSERT INTO experiment_tags (experiment_id, workspace_id, key, value)
+    SELECT experiment.*, t.key, t.value FROM experiment, unnest($4::text[], $5::text[]) AS t (key, value))
+SELECT id FROM experiment
 """
+_NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
-async def add(conn: Connection, workspace_id: WorkspaceId, name: str, request_id: str = "") -> ExperimentId | None:
+async def add(
+    conn: Connection, workspace_id: WorkspaceId, name: str, tags: Mapping[str, str] = _NO_TAGS, request_id: str = ""
+) -> ExperimentId | None:
     """Makes an experiment. None when its name or the request id is taken."""
-    made: int | None = await conn.fetchval(_ADD, workspace_id, name, request_id or None)
+    made: int | None = await conn.fetchval(
+        _ADD, workspace_id, name, request_id or None, list(tags), list(tags.values())
+    )
     return None if made is None else ExperimentId(made)
 
 

@@ -15,17 +15,25 @@ from penstock_server.postgres.database import Connection, Row
 
 # A taken id or request id inserts nothing; while another inserts the same, this waits for how that ends.
 _ADD = """
-INSERT INTO runs (id, workspace_id, experiment_id, name, status, user_name, source_name, git_commit, parent_run_id,
-                  start_ms, end_ms, created_ms, updated_ms, request_id)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9,
-       coalesce($10, t.ms), CASE WHEN $11 THEN greatest($10, t.ms) END, t.ms, t.ms, $12
-  FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
-ON CONFLICT DO NOTHING RETURNING id
+WITH run AS (
+    INSERT INTO runs (id, workspace_id, experiment_id, name, status, user_name, source_name, git_commit, parent_run_id,
+                      start_ms, end_ms, created_ms, updated_ms, request_id)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9,
+           coalesce($10, t.ms), CASE WHEN $11 THEN greatest($10, t.ms) END, t.ms, t.ms, $12
+      FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+    ON CONFLICT DO NOTHING RETURNING id, workspace_id, experiment_id),
+params AS (
+    INSERT INTO run_params (run_id, workspace_id, experiment_id, key, value)
+    SELECT run.*, p.key, p.value FROM run, unnest($13::text[], $14::text[]) AS p (key, value)),
+tags AS (
+    INSERT INTO run_tags (run_id, workspace_id, experiment_id, key, value)
+    SELECT run.*, t.key, t.value FROM run, unnest($15::text[], $16::text[]) AS t (key, value))
+SELECT id FROM run
 """
 
 
 async def add(conn: Connection, run: RunRef, new: NewRun) -> bool:
-    """Makes the run itself, without params and tags. False when its id or its request id is taken."""
+    """Makes the run with its params and tags. False when its id or its request id is taken."""
     made = await conn.fetchval(
         _ADD,
         run.run_id,
@@ -40,6 +48,10 @@ async def add(conn: Connection, run: RunRef, new: NewRun) -> bool:
         new.start_ms or None,
         new.status.ended,
         new.request_id or None,
+        list(new.params),
+        list(new.params.values()),
+        list(new.tags),
+        list(new.tags.values()),
     )
     return made is not None
 
