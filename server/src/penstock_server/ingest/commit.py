@@ -10,7 +10,7 @@ from penstock_server.ingest.parcels import Parcel, RunPart
 from penstock_server.model.errors import NotActive, ParamChanged
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import WriterId
-from penstock_server.postgres import metrics, runs, segments, writers
+from penstock_server.postgres import changes, metrics, runs, segments, writers
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.writers import Advance
 
@@ -69,7 +69,8 @@ async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     growth = form.growth(parts)
     if growth is not None:
         await metrics.grow(conn, growth)
-    clashes = [clash for part in parts if part.updates for clash in await _update(conn, part)]
+    changed = sorted((part for part in parts if part.updates), key=lambda part: part.run.run_id)
+    clashes = [clash for part in changed for clash in await _update(conn, part)]
     if clashes and clashes[0][0].unary:
         raise Refused(clashes[0][1])
     return Outcome(lost, clashes)
@@ -115,6 +116,7 @@ async def _update(conn: Connection, part: RunPart) -> list[tuple[Parcel, ParamCh
     recorded = await runs.add_params(conn, part.run, params) if params else {}
     if tags:
         await runs.put_tags(conn, part.run, tags)
+    await changes.notify_run(conn, part.run)
     return [
         (parcel, ParamChanged(update.key, recorded[update.key], update.value))
         for parcel, update in part.updates

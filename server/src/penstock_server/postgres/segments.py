@@ -128,20 +128,22 @@ _DELETE = "DELETE FROM metric_segments WHERE run_id = $1 AND id = ANY($2)"
 _LOCK = "SELECT pg_try_advisory_xact_lock($1)"
 _ANY = "SELECT EXISTS (SELECT FROM metric_segments WHERE run_id = $1)"
 _BACKLOG = """
-SELECT run_id, workspace_id, count(*) AS segments, sum(frames) AS frames, sum(octet_length(metric_values)) AS bytes
-  FROM metric_segments GROUP BY run_id, workspace_id
+SELECT s.run_id, s.segments, s.frames, s.bytes, r.status IN (3, 4, 5) AS ended
+  FROM (SELECT run_id, count(*) AS segments, sum(frames) AS frames, sum(octet_length(metric_values))::bigint AS bytes
+          FROM metric_segments GROUP BY run_id) s
+  JOIN runs r ON r.id = s.run_id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """How much of a run is not compacted."""
+    """How much of a run is not compacted, and whether the run has ended."""
 
-    workspace_id: WorkspaceId
     run_id: RunId
     segments: int
     frames: int
     bytes: int
+    ended: bool
 
 
 async def overlapping(
@@ -174,10 +176,7 @@ async def any_left(conn: Connection, run_id: RunId) -> bool:
 
 async def backlog(conn: Connection) -> list[Backlog]:
     """Every run with segments. Level 0 is small; this reads all of its rows, not its columns' contents."""
-    return [
-        Backlog(row["workspace_id"], row["run_id"], row["segments"], row["frames"], int(row["bytes"]))
-        for row in await conn.fetch(_BACKLOG)
-    ]
+    return [Backlog(*row) for row in await conn.fetch(_BACKLOG)]
 
 
 def _segment(row: Row) -> Segment:
