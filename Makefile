@@ -1,34 +1,106 @@
 # Everything a person types. `make help` lists it.
 PYTHON ?= python3
-BIN := .venv/bin
-SHELL := /bin/bash
+SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-PROTOS := protos/penstock/v1/*.proto
-UV := $(BIN)/uv
-
+.DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check fix protos bench clean
+.PHONY: help setup demo run test check check-style check-types check-layers check-protos check-protobuf check-tree fix \
+	protos protos-released bench constraints clean
+
+BIN := .venv/bin
+UV := $(BIN)/uv
+# Wheels only: nothing is compiled, nothing of a package runs while it is installed.
+INSTALL := $(UV) pip install --quiet --only-binary :all:
+PROTOS := $(wildcard protos/penstock/v1/*.proto)
+GENERATED := client/src/penstock/v1
+
+# Whatever environment this is called from is not ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
+export UV_HTTP_TIMEOUT ?= 180
 
 help: ## List the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-setup: .venv/ready ## Make the virtual environment (.venv) with everything in it.
+setup: .venv/ready ## Make the virtual environment (.venv) with everything in it. The others do this by themselves.
+
+demo: .venv/ready ## Train a model on real data against a server of its own, and show what was recorded.
+	@$(BIN)/python examples/demo.py
+
+run: .venv/ready ## Run a server in the foreground, on the default ports and .penstock/ (more: make run ARGS="--workers 2").
+	@exec $(BIN)/penstock-server serve $(ARGS)
+
+test: .venv/ready ## Run the tests (some of them: make test ARGS="tests/client -k fork").
+	$(BIN)/python -m pytest $(ARGS)
+
+check: check-style check-types check-layers check-protos check-protobuf check-tree ## Check style, types, layers, protos, generated code.
+
+check-style: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check-types: .venv/ready
+	$(BIN)/mypy
+
+check-layers: .venv/ready
+	$(BIN)/lint-imports --no-logo
+
+# Lint, what released clients rely on, and that the committed code is what the protos generate.
+check-protos: .venv-protos/ready
+	.venv-protos/bin/buf lint protos
+	.venv-protos/bin/buf breaking protos --against protos/released.binpb
+	$(call generate)
+	diff -r --exclude=__init__.py --exclude=__pycache__ build/protos/penstock/v1 $(GENERATED) \
+		|| { echo 'The generated code is not what protos/ generates. Run: make protos' >&2; exit 1; }
+
+# The client on other people's pins: the floors it declares, and one protobuf of each major version that it promises.
+check-protobuf: .venv/ready
+	$(BIN)/python tests/workspace/protobuf_versions.py
+
+# No address of a registry, no path of somebody's machine. (The brackets keep this line from finding itself.)
+check-tree:
+	@! git grep -nIE 'py[p]i[.]org|python[h]osted|npm[j]s[.]|deb[.]deb[i]an|/(hom[e]|roo[t]|User[s]|wor[k])/' || exit 1
+
+fix: .venv/ready ## Format the code and mend what can be mended by itself.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: .venv-protos/ready ## Generate the code of protos/ into client/src.
+	$(call generate)
+	rm -f $(GENERATED)/*_pb2*
+	cp build/protos/penstock/v1/* $(GENERATED)/
+
+protos-released: .venv-protos/ready ## At a release: from now on, no change may break the protos as they are.
+	.venv-protos/bin/buf build protos --exclude-source-info --output protos/released.binpb
+
+bench: .venv/ready ## Measure it, beside the limit of the machine (docs/benchmarks.md).
+	$(BIN)/python -m benchmarks $(ARGS)
+
+constraints: .venv/ready ## Take the newest versions of everything into constraints.txt.
+	{ echo '# Versions that the tests pass with, by name and version only. Refresh: make constraints.'; \
+	  printf -- '-e client\n-e server\n' | $(UV) pip compile --quiet --universal --upgrade --python-version 3.11 \
+	    --only-binary :all: --group dev --no-annotate --no-header --no-emit-index-url \
+	    --no-emit-package penstock --no-emit-package penstock-server -; } > build-constraints.txt
+	mv build-constraints.txt constraints.txt
+
+clean: ## Remove what setup and the tools made; what servers recorded (.penstock/) stays.
+	rm -rf .venv .venv-protos build dist .hypothesis .import_linter_cache .mypy_cache .ruff_cache
 
 .venv/ready: pyproject.toml constraints.txt client/pyproject.toml server/pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Penstock needs Python 3.11 or later; say which with make PYTHON=…" if sys.version_info < (3, 11) else 0)'
-	test -x $(UV) || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; }
-	$(UV) pip install --quiet --python $(BIN)/python --group dev --constraint constraints.txt --editable client --editable server
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit(f"Penstock needs Python 3.11 to 3.14 and this is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
+	@test -x $(UV) || { echo 'Setting up .venv …'; $(PYTHON) -m venv --clear .venv \
+		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt uv; }
+	$(INSTALL) --python $(BIN)/python --group dev --constraint constraints.txt --build-constraints constraints.txt \
+		--editable client --editable server
 	@touch $@
 
-.venv-protos/ready: pyproject.toml
-	@$(MAKE) --no-print-directory .venv/ready
-	test -x .venv-protos/bin/python || $(UV) venv --quiet --python $(BIN)/python .venv-protos
-	$(UV) pip install --quiet --python .venv-protos/bin/python --group protos
+.venv-protos/ready: .venv/ready
+	$(UV) venv --quiet --clear --python '>=3.11,<3.14' .venv-protos
+	$(INSTALL) --python .venv-protos/bin/python --group protos
 	@touch $@
 
-protos: .venv-protos/ready ## Generate the protobuf code from protos/ into client/src.
-	rm -f client/src/penstock/v1/*_pb2*
-	.venv-protos/bin/python -m grpc_tools.protoc -I protos --python_out=client/src --pyi_out=client/src --grpc_python_out=client/src $(PROTOS)
-
-clean: ## Remove what setup and the runs made.
-	rm -rf .venv .venv-protos .penstock build
+define generate
+	rm -rf build/protos
+	mkdir -p build/protos
+	.venv-protos/bin/python -m grpc_tools.protoc -I protos --python_out=build/protos --pyi_out=build/protos $(PROTOS)
+	.venv-protos/bin/python -m grpc_tools.protoc -I protos --grpc_python_out=build/protos $$(grep -l '^service ' $(PROTOS))
+endef
