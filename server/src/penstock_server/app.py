@@ -187,6 +187,10 @@ async def _problem(db: Database, ingest: Ingest) -> str | None:
         await db.ready()
     except PenstockError as error:
         return str(error)
+    except Exception:
+        # A database can be away in more ways than we know. That is no reason to die, nor to say that all is well.
+        log.exception("the database cannot be used")
+        return "the database cannot be used; the log says why"
     return ingest.problem
 
 

@@ -40,6 +40,8 @@ def configure(form: Format | None, level: str) -> None:
     logging.captureWarnings(capture=True)
     # Ours at the level asked for; what libraries say about themselves only when it is a warning.
     logging.getLogger("penstock_server").setLevel(level.upper())
+    # Its pool tells each failed connection with a traceback; that the database is away, readiness tells once.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
 
 
 def for_people(form: Format | None) -> bool:

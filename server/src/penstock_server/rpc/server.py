@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 
@@ -31,8 +30,6 @@ class Server:
 
     def __init__(self, max_message_bytes: int, *, shared: bool) -> None:
         """With `shared`, other processes may listen on the same port."""
-        # The embedded PostgreSQL's programs are the only children, and never call gRPC; it would log each of them.
-        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
         self._max_message_bytes = max_message_bytes
         self._health = health.aio.HealthServicer()
         self._names = ["", *(service.full_name for service in SERVICES)]

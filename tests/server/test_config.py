@@ -1,0 +1,162 @@
+"""Settings: which source wins, what is refused and how that is told, what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from servers import command
+
+from penstock_server.config import Address, ConfigError, Settings, load, redacted
+
+SECRET = "g3heim&nis"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PENSTOCK_"):
+            monkeypatch.delenv(name)
+
+
+def problems(flags: dict[str, object], file: Path | None = None) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(flags, file)
+    return caught.value.problems
+
+
+def test_the_defaults_are_for_this_machine_only() -> None:
+    settings = load({}).settings
+    assert settings.grpc_address == Address("127.0.0.1", 50051)
+    assert settings.http_address == Address("127.0.0.1", 5000)
+    assert settings.grpc_address.loopback
+    assert settings.database_url is None
+    assert settings.data_dir == Path.cwd() / ".penstock"
+
+
+def test_flags_go_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('workers = 2\ndrain_seconds = 5\nlog_level = "debug"\nmax_message_bytes = "2MiB"\n')
+    monkeypatch.setenv("PENSTOCK_CONFIG", str(file))
+    monkeypatch.setenv("PENSTOCK_WORKERS", "3")
+    monkeypatch.setenv("PENSTOCK_DRAIN_SECONDS", "6")
+    loaded = load({"workers": "4"})
+    assert (loaded.settings.workers, loaded.settings.drain_seconds, loaded.settings.log_level) == (4, 6, "debug")
+    assert loaded.settings.max_message_bytes == 2 * 1024 * 1024
+    assert loaded.sources["workers"] == "flag"
+    assert loaded.sources["drain_seconds"] == "PENSTOCK_DRAIN_SECONDS"
+    assert loaded.sources["log_level"] == str(file)
+    assert loaded.sources["log_format"] == "default"
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_DATABASE_URL", "")
+    assert load({}).settings.database_url is None
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('worker = 2\nlog_level = "loud"\nmax_message_bytes = "100MiB"\n')
+    monkeypatch.setenv("PENSTOCK_WORKERS", "many")
+    monkeypatch.setenv("PENSTOCK_GRPC_ADRESS", "127.0.0.1:1")
+    monkeypatch.setenv("PENSTOCK_URL", "the client's, and not ours to judge")
+    told = problems({"http_address": "localhost"}, file)
+    assert len(told) == 6
+    for expected in (
+        "PENSTOCK_GRPC_ADRESS: is no setting; did you mean PENSTOCK_GRPC_ADDRESS?",
+        f"worker: is no setting; did you mean workers? ({file})",
+        "log_level: must be 'debug', 'info', 'warning' or 'error', found 'loud'",
+        "workers: must be a valid integer, unable to parse string as an integer, found 'many' (PENSTOCK_WORKERS)",
+        "http_address: must be host:port, such as 127.0.0.1:50051 or [::1]:50051, found 'localhost' (flag)",
+        "ingest_buffer_bytes: is 64.0MiB; it must be at least four times max_message_bytes (100.0MiB)",
+    ):
+        assert any(line.startswith(expected) for line in told), (expected, told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"grpc_address": "127.0.0.1:5000"}, "grpc_address and http_address: both are 127.0.0.1:5000"),
+        ({"grpc_address": "0.0.0.0:5000"}, "grpc_address and http_address: both are"),
+        ({"workers": 20}, "workers and database_connections: 20 processes would need up to 360 connections"),
+        ({"grpc_address": "127.0.0.1:65536"}, "grpc_address: must be host:port"),
+        ({"grpc_address": "::1:5000"}, "grpc_address: must be host:port"),
+        ({"workers": 0}, "workers: must be greater than or equal to 1, found 0"),
+        ({"database_url": "mysql://localhost/x"}, "database_url: must be a URL such as postgresql://"),
+        ({"database_url": "postgresql://localhost:port/x"}, "database_url: must be a URL such as postgresql://"),
+    ],
+)
+def test_a_bad_setting_is_told_with_what_would_be_right(flags: dict[str, object], expected: str) -> None:
+    (told,) = problems(flags)
+    assert told.startswith(expected)
+
+
+@pytest.mark.parametrize("text", ["workers = ", "\xff\xfe"])
+def test_a_file_that_is_no_toml_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_bytes(text.encode("latin-1"))
+    (told,) = problems({}, file)
+    assert told.startswith(f"{file}: is not TOML: ")
+    (told,) = problems({}, tmp_path / "missing.toml")
+    assert told == f"{tmp_path / 'missing.toml'}: cannot be read: No such file or directory"
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().workers = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:x@db:5432/penstock", "postgresql://me:***@db:5432/penstock"),
+        ("postgresql://me@db/penstock?sslmode=require", "postgresql://me@db/penstock?sslmode=require"),
+        ("postgresql://db/penstock?user=me&password=x", "postgresql://db/penstock?user=me&password=***"),
+        ("postgresql://me:x@/penstock?host=/run/pg&sslpassword=x", "postgresql://me:***@/penstock?host=/run/pg&sslpassword=***"),
+        ("postgresql://me:a@b@db/penstock", "postgresql://me:***@db/penstock"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert redacted(url) == shown
+
+
+def test_no_password_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load({"database_url": f"postgresql://me:{SECRET}@db/penstock"})
+    for shown in (repr(loaded), str(loaded.settings), "\n".join(loaded.lines()), loaded.settings.model_dump_json()):
+        assert SECRET not in shown
+    assert loaded.settings.database_url is not None
+    assert SECRET in loaded.settings.database_url.get_secret_value()
+    for told in problems({"database_url": f"mysql://me:{SECRET}@db/penstock"}):
+        assert SECRET not in told
+
+
+def test_check_config_prints_settings_and_their_sources(tmp_path: Path) -> None:
+    env = {"PENSTOCK_DATABASE_URL": f"postgresql://me:{SECRET}@db/penstock"}
+    code, out, err = command("check-config", "--workers", "2", env=env, cwd=tmp_path)
+    assert code == 0, err
+    assert "workers               2  (flag)" in out
+    assert "postgresql://me:***@db/penstock  (PENSTOCK_DATABASE_URL)" in out
+    assert SECRET not in out + err
+    assert not list(tmp_path.iterdir()), "check-config makes nothing"
+
+
+def test_check_config_tells_problems_and_exits_with_2(tmp_path: Path) -> None:
+    code, out, err = command("check-config", "--workers", "none", "--drain-seconds", "0", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert "workers: must be a valid integer" in err
+    assert "drain_seconds: must be greater than or equal to 1" in err
+    assert "Traceback" not in err
+
+
+def test_help_and_version() -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    assert all(word in out for word in ("serve", "migrate", "check-config", "doctor", "PENSTOCK_DATABASE_URL"))
+    code, out, _ = command("serve", "--help")
+    assert code == 0
+    for name in Settings.model_fields:
+        assert "--" + name.replace("_", "-") in out
+    code, out, _ = command("--version")
+    assert (code, out) == (0, "penstock-server 0.1.0\n")
