@@ -320,6 +320,28 @@ async def test_a_deleted_run_refuses_writes_until_it_is_restored(runs: Runs) -> 
         await write()
 
 
+async def test_a_write_that_meets_a_deletion_waits_for_it_and_is_refused(runs: Runs, db: Database) -> None:
+    run = await runs.create(CALLER, NewRun(tags={"t": "1"}))
+    writes = [
+        runs.update(CALLER, run.id, name="x"),
+        runs.log_params(CALLER, run.id, {"p": "1"}),
+        runs.set_tags(CALLER, run.id, {"t": "2"}),
+        runs.delete_tags(CALLER, run.id, ["t"]),
+    ]
+    async with db.transaction() as conn:
+        await conn.execute("UPDATE runs SET lifecycle = 2 WHERE id = $1", run.id)
+        writing = [asyncio.ensure_future(write) for write in writes]
+        queued = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        async with asyncio.timeout(30), db.connection() as other:
+            while await other.fetchval(queued) < len(writing):
+                await asyncio.sleep(0.005)
+    for write in writing:
+        with pytest.raises(NotActive):
+            await write
+    unchanged = await runs.get(CALLER, run.id)
+    assert (unchanged.name, unchanged.params, unchanged.tags) == (run.name, {}, {"t": "1"})
+
+
 async def test_unknown_runs_are_not_found(runs: Runs) -> None:
     unknown = new_run_id()
     calls: list[Awaitable[Any]] = [
