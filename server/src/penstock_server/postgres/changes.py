@@ -69,7 +69,7 @@ class Listener:
                 log.info("the connection that listens for changes was lost; it is made again")
             except Retryable as error:
                 log.warning("listening for changes failed and is tried again", error=str(error))
-            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # noqa: S311  # only so that replicas take turns
+            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # only so that replicas take turns
 
     async def _listen(self) -> None:
         """Listens until the connection is lost. Raises Unavailable."""
