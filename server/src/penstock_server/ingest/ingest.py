@@ -94,7 +94,7 @@ class Ingest:
             # is let finish, so that the mark is read after it.
             before.end(Unavailable("the writer opened another stream", 0.1))
             await before.settled()
-        async with self._db.transaction() as conn:
+        async with self._db.connection() as conn:
             hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)

@@ -15,31 +15,34 @@ from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres.database import Connection, Database
 
 _KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
-# Ids are given out one writer after another: the lock is on the run, and not against its own key.
-_LOCK = "SELECT metric_count FROM runs WHERE id = $1 FOR NO KEY UPDATE"
+# Ids are given out under the run's lock, one writer after another. The statement sees the count as the lock
+# found it, but the names as they were when it began: a name that another writer added meanwhile is left to it,
+# with a gap in the ids, and looked up by the caller.
 _NAME = """
-WITH added AS (
+WITH run AS (SELECT id, workspace_id, experiment_id, metric_count FROM runs WHERE id = $1 FOR NO KEY UPDATE),
+missing AS (
+    SELECT n.name, row_number() OVER () - 1 AS position FROM unnest($2::text[]) AS n (name)
+     WHERE NOT EXISTS (SELECT FROM run_metrics m WHERE m.run_id = $1 AND m.name = n.name)),
+counted AS (UPDATE runs SET metric_count = runs.metric_count + (SELECT count(*) FROM missing) FROM run WHERE runs.id = run.id),
+added AS (
     INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name)
-    SELECT r.id, r.workspace_id, r.experiment_id, r.metric_count + n.position - 1, n.name
-      FROM runs r, unnest($2::text[]) WITH ORDINALITY AS n (name, position)
-     WHERE r.id = $1
-    RETURNING metric_id)
-UPDATE runs SET metric_count = metric_count + (SELECT count(*) FROM added) WHERE id = $1
+    SELECT run.id, run.workspace_id, run.experiment_id, run.metric_count + missing.position, missing.name FROM run, missing
+    ON CONFLICT (run_id, name) DO NOTHING RETURNING name, metric_id)
+SELECT name, metric_id FROM added
 """
 
 
 async def metric_ids(db: Database, run_id: RunId, names: Sequence[str]) -> dict[str, int]:
     """The ids of these metrics of a run, giving new ones to names it did not have. Raises NotFound."""
     async with db.connection() as conn:
-        known: dict[str, int] = {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
-    if len(known) == len(names):
-        return known
-    async with db.transaction() as conn:
-        if await conn.fetchval(_LOCK, run_id) is None:
-            raise NotFound("run", format_run_id(run_id))
-        known = {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
-        await conn.execute(_NAME, run_id, [name for name in names if name not in known])
-        return {row[0]: row[1] for row in await conn.fetch(_KNOWN, run_id, names)}
+        known: dict[str, int] = dict(await conn.fetch(_KNOWN, run_id, names))
+        if len(known) < len(names):
+            known |= dict(await conn.fetch(_NAME, run_id, names))
+        if len(known) < len(names):
+            known = dict(await conn.fetch(_KNOWN, run_id, names))
+    if len(known) < len(names):
+        raise NotFound("run", format_run_id(run_id))
+    return known
 
 
 @dataclass(frozen=True, slots=True)
