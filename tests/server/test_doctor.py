@@ -1,0 +1,114 @@
+"""`penstock-server doctor` finds what would keep a server from starting, and says what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import asyncpg
+from servers import ServerProcess, command
+
+PORTS = ("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
+
+
+def execute(dsn: str, sql: str) -> None:
+    async def main() -> None:
+        conn = await asyncpg.connect(dsn)
+        await conn.execute(sql)
+        await conn.close()
+
+    asyncio.run(main())
+
+
+def doctor(data_dir: Path, *args: str, dsn: str | None = None) -> tuple[int, dict[str, str]]:
+    """Exit code, and what was found by subject."""
+    code, out, err = command("doctor", "--data-dir", str(data_dir), *args, env={"PENSTOCK_DATABASE_URL": dsn or ""})
+    assert "Traceback" not in err, err
+    found: dict[str, str] = {}
+    subject = ""
+    for line in out.splitlines():
+        if line.startswith((" ", "\t")):
+            found[subject] += " " + line.strip()
+        elif line[10:26].strip():
+            subject = line[10:26].strip()
+            found[subject] = f"{found.get(subject, '')} {line[:10].strip()}: {line[26:]}".strip()
+    return code, found
+
+
+def test_with_no_configuration_all_is_well(data_dir: Path) -> None:
+    code, found = doctor(data_dir, *PORTS)
+    assert code == 0
+    assert found["data directory"] == f"ok: {data_dir}, will be made"
+    assert "made at the first start" in found["database"]
+    assert not data_dir.exists(), "the doctor changes nothing"
+
+
+def test_a_running_server_is_recognised(data_dir: Path) -> None:
+    with ServerProcess(data_dir) as server:
+        server.start().wait_ready()
+        code, found = doctor(data_dir, "--grpc-address", server.grpc_address, "--http-address", server.http_address)
+        assert code == 0
+        assert "in use by a server that runs now" in found["data directory"]
+        assert "in use by the server that runs now" in found["gRPC"]
+        assert "embedded PostgreSQL answers: PostgreSQL 18" in found["database"]
+        assert found["migrations"] == "ok: all applied, none edited"
+        assert found["durability"] == "ok: fsync on, synchronous_commit on"
+
+
+def test_ports_and_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        code, found = doctor(tmp_path / "file", "--grpc-address", address, "--http-address", "0.0.0.0:0")
+    assert code == 1
+    assert found["data directory"].startswith(f"bad: {tmp_path / 'file'} cannot be written to →")
+    assert found["gRPC"] == (
+        f"bad: {address} is in use by another program → stop that, or choose another --grpc-address"
+    )
+    assert found["HTTP"].startswith("warning: 0.0.0.0:0 is free, but open to others, and there are no accounts yet →")
+
+
+def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+    code, found = doctor(tmp_path / "data", *PORTS, dsn="postgresql://me:g3heim@127.0.0.1:9/penstock")
+    assert code == 1
+    assert found["database"].startswith("bad: postgresql://me:***@127.0.0.1:9/penstock: the database is away")
+    assert "Connect call failed" in found["database"]
+    assert found["database"].endswith("→ start it, or correct database_url")
+
+
+def test_a_database_without_our_tables(postgres, tmp_path: Path) -> None:
+    dsn = postgres.create()
+    code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn)
+    assert code == 1
+    assert found["migrations"] == "bad: the database lacks 0001_tracking → run: penstock-server migrate"
+    assert found["durability"].startswith("bad: fsync is off"), "as it is in the session's PostgreSQL"
+    postgres.drop(dsn)
+
+
+def test_a_user_without_rights(postgres, tmp_path: Path) -> None:
+    dsn = postgres.create(template="penstock_template")
+    execute(dsn, "CREATE ROLE weak LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON runs, migrations TO weak")
+    try:
+        code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn.replace("postgres:@", "weak@"))
+        assert code == 1
+        assert found["database"].endswith("user weak")
+        assert "weak may not read and change: experiment_tags, experiments, metric_chunks" in found["permissions"]
+        assert "runs," not in found["permissions"]
+        assert "GRANT SELECT, INSERT, UPDATE, DELETE" in found["permissions"]
+    finally:
+        execute(dsn, "DROP OWNED BY weak; DROP ROLE weak")
+        postgres.drop(dsn)
+
+
+def test_asynchronous_commits_are_refused(postgres, tmp_path: Path) -> None:
+    dsn = postgres.create(template="penstock_template")
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    postgres.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn)
+    assert code == 1
+    assert "synchronous_commit is off, so a crash would lose acknowledged points" in found["database"]
+    code, out, err = command("serve", "--data-dir", str(tmp_path / "data"), *PORTS, env={"PENSTOCK_DATABASE_URL": dsn})
+    assert code == 1
+    assert "synchronous_commit is off" in out + err
+    postgres.drop(dsn)
