@@ -19,7 +19,6 @@ import uuid
 import asyncpg
 import grpc
 import numpy as np
-from serving import median, percentile, server
 
 from penstock.v1 import metrics_pb2 as pb
 from penstock.v1 import runs_pb2
@@ -27,6 +26,7 @@ from penstock_server.model.access import WorkspaceId
 from penstock_server.model.runs import RunId, new_run_id
 from penstock_server.postgres import segments
 from penstock_server.postgres.segments import NewSegment
+from serving import median, percentile, server
 
 METRICS = 100
 FRAMES = 1250  # of a message: 1 MB of values
@@ -48,7 +48,9 @@ def message(number: int, frames: int, metrics: int, values: np.ndarray) -> bytes
     first = number * frames
     batch.shapes.extend([0] * frames)
     batch.steps.extend(range(first, first + frames))
-    batch.times_ms.extend((1_700_000_000_000 + 10 * np.arange(first, first + frames) + np.random.randint(0, 4, frames)).tolist())
+    batch.times_ms.extend(
+        (1_700_000_000_000 + 10 * np.arange(first, first + frames) + np.random.randint(0, 4, frames)).tolist()
+    )
     batch.values.extend(values[: frames * metrics].tolist())
     return pb.StreamMetricsRequest(batch=batch).SerializeToString()
 
@@ -185,7 +187,9 @@ async def compacted(dsn: str) -> float:
     conn = await asyncpg.connect(dsn)
     while await conn.fetchval("SELECT EXISTS (SELECT FROM metric_segments)"):
         await asyncio.sleep(0.5)
-    size = await conn.fetchval("SELECT pg_total_relation_size('metric_chunks')::float8 / (SELECT sum(points) FROM metric_chunks)")
+    size = await conn.fetchval(
+        "SELECT pg_total_relation_size('metric_chunks')::float8 / (SELECT sum(points) FROM metric_chunks)"
+    )
     await conn.close()
     return float(size)
 
@@ -210,16 +214,34 @@ def measure(points: int, streams: int, rounds: int) -> list[tuple[str, str, str]
             settled = sent / (seconds + time.perf_counter() - started)
             limits.append(asyncio.run(limit(own.dsn, points)))
             ratios.append(rates[-1] / limits[-1])
-    rows.append(("durable ingest", f"{median(rates) / 1e6:.2f} M points/s", f"limit {median(limits) / 1e6:.2f} M/s, ratio {median(ratios):.2f}"))
+    rows.append(
+        (
+            "durable ingest",
+            f"{median(rates) / 1e6:.2f} M points/s",
+            f"limit {median(limits) / 1e6:.2f} M/s, ratio {median(ratios):.2f}",
+        )
+    )
     rows.append(("… until compacted as well", f"{settled / 1e6:.2f} M points/s", f"{size:.1f} bytes a point"))
     rows.append(("… server memory, peak", f"{memory:.0f} MB", ""))
     with server() as own:
         before = own.memory_mb("VmRSS")
         p50, p99, worst = child("--trickle", own.grpc_address, "--streams", 1000)
-        rows.append(("1,000 streams, 1 frame/s", f"p50 {p50:.0f}, p99 {p99:.0f}, worst {worst:.0f} ms", f"{before:.0f} → {own.memory_mb():.0f} MB"))
+        rows.append(
+            (
+                "1,000 streams, 1 frame/s",
+                f"p50 {p50:.0f}, p99 {p99:.0f}, worst {worst:.0f} ms",
+                f"{before:.0f} → {own.memory_mb():.0f} MB",
+            )
+        )
     with server() as own:
         seconds_each = asyncio.run(log_batch(own.grpc_address, 500))
-        rows.append(("LogBatch, one point, idle", f"p50 {1000 * median(seconds_each):.2f} ms", f"p99 {1000 * percentile(seconds_each, 0.99):.2f} ms"))
+        rows.append(
+            (
+                "LogBatch, one point, idle",
+                f"p50 {1000 * median(seconds_each):.2f} ms",
+                f"p99 {1000 * percentile(seconds_each, 0.99):.2f} ms",
+            )
+        )
     return rows
 
 

@@ -25,7 +25,9 @@ values = st.one_of(
     st.floats(width=64), st.floats(width=32), st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324])
 )
 frame = st.tuples(
-    st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=4), steps, st.integers(0, 3) | st.integers(0, 10**13)
+    st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=4),
+    steps,
+    st.integers(0, 3) | st.integers(0, 10**13),
 )
 # A story: batches of frames, with compactions in between.
 stories = st.lists(st.one_of(st.just("compact"), st.lists(frame, min_size=1, max_size=12)), min_size=1, max_size=8)
@@ -66,7 +68,9 @@ async def tell(db: Database, story: list[Any]) -> tuple[Any, list[Log]]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=stories, page_size=st.integers(1, 20))
-def test_reads_back_what_was_logged(db: Database, run: Any, small_chunks: None, story: list[Any], page_size: int) -> None:
+def test_reads_back_what_was_logged(
+    db: Database, run: Any, small_chunks: None, story: list[Any], page_size: int
+) -> None:
     async def check() -> None:
         ref, logged = await tell(db, story)
         wanted = expected(logged)
@@ -132,7 +136,12 @@ def test_series_counts_every_point_and_keeps_every_spike(
             if (inside := [point for point in points if low <= point[0] <= high])
         }
         found = await series.read(
-            db, CALLER.workspace_id, [ref.run_id], NAMES, *(bounds or (None, None)), width  # type: ignore[arg-type]
+            db,
+            CALLER.workspace_id,
+            [ref.run_id],
+            NAMES,
+            *(bounds or (None, None)),
+            width,  # type: ignore[arg-type]
         )
         assert [one.name for one in found] == [name for name in NAMES if name in wanted]
         for one in found:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-from google.protobuf.descriptor import FileDescriptor
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _FIXED_WIDTH = frozenset((_FIELD.TYPE_DOUBLE, _FIELD.TYPE_FIXED32, _FIELD.TYPE_FIXED64, _FIELD.TYPE_SFIXED64))
@@ -27,7 +26,7 @@ def by_bytes(cls: type[message.Message]) -> Any:
     return message_factory.GetMessageClass(_pool.FindMessageTypeByName(cls.DESCRIPTOR.full_name))
 
 
-def _add(file: FileDescriptor) -> None:
+def _add(file: Any) -> None:
     if file.name in _added:
         return
     for dependency in file.dependencies:

@@ -10,7 +10,9 @@ from prometheus_client import Counter, Gauge, Histogram
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 ingest_points = Counter("penstock_ingest_points", "Points committed.")
-ingest_batches = Counter("penstock_ingest_batches", "Batches by outcome.", ["outcome"])  # committed, duplicate, rejected, lost_race
+ingest_batches = Counter(
+    "penstock_ingest_batches", "Batches by outcome.", ["outcome"]
+)  # committed, duplicate, rejected, lost_race
 ingest_flushes = Counter("penstock_ingest_flushes", "Flush transactions by outcome.", ["outcome"])  # committed, retried
 ingest_flush_seconds = Histogram("penstock_ingest_flush_seconds", "One flush transaction.", buckets=_SECONDS)
 ingest_flush_bytes = Histogram(

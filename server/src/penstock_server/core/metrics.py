@@ -139,7 +139,10 @@ class Metrics:
     async def summaries(
         self, caller: Caller, run_ids: Sequence[RunId], names: Sequence[str] = ()
     ) -> list[tuple[RunId, list[MetricSummary]]]:
-        """The summaries of these metrics (none named: of all) of these runs, in the order of `run_ids`. Raises InvalidArgument."""
+        """The summaries of these metrics (none named: of all) of these runs, in the order of `run_ids`.
+
+        Raises InvalidArgument.
+        """
         if not 1 <= len(run_ids) <= SUMMARY_RUNS:
             raise InvalidArgument("run_ids", f"1 to {SUMMARY_RUNS} runs, not {len(run_ids)}")
         async with self._db.connection() as conn:

@@ -17,7 +17,7 @@ from penstock_server.postgres.database import Database
 
 
 class WriterStream:
-    """A writer's open stream. `hwm` is the mark from which the writer resends; `window_bytes` what it may have on its way."""
+    """A writer's open stream: the mark `hwm` from which it resends, and the `window_bytes` it may have on their way."""
 
     window_bytes = WINDOW_BYTES
 

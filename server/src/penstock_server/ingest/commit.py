@@ -15,11 +15,11 @@ from penstock_server.postgres.database import Connection
 from penstock_server.postgres.writers import Advance
 
 
-class OutcomeUnknown(Exception):  # noqa: N818  # it is not known to be an error
+class OutcomeUnknown(Exception):  # it is not known to be an error
     """COMMIT was sent and its answer was lost: only reading the marks again tells."""
 
 
-class Refused(Exception):  # noqa: N818  # carries the error that the caller is told
+class Refused(Exception):  # carries the error that the caller is told
     """A unary batch cannot be recorded; nothing of it is."""
 
     def __init__(self, error: Exception) -> None:
@@ -62,15 +62,15 @@ async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
         taken = [parcel for parcel in taken if parcel.mark is None or parcel.mark.writer_id not in lost]
     if not await _admit(conn, [parcel for parcel in taken if parcel.unary]):
         return Outcome(lost, ())
-    parts = form.by_run(taken)
+    # In the order of run ids, as everybody who locks several runs does.
+    parts = sorted(form.by_run(taken), key=lambda part: part.run.run_id)
     rows = [row for part in parts for row in form.segments(part)]
     if rows:
         await segments.append(conn, rows)
     growth = form.growth(parts)
     if growth is not None:
         await metrics.grow(conn, growth)
-    changed = sorted((part for part in parts if part.updates), key=lambda part: part.run.run_id)
-    clashes = [clash for part in changed for clash in await _update(conn, part)]
+    clashes = [clash for part in parts if part.updates for clash in await _update(conn, part)]
     if clashes and clashes[0][0].unary:
         raise Refused(clashes[0][1])
     return Outcome(lost, clashes)

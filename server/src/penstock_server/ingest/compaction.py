@@ -15,8 +15,8 @@ from penstock_server.postgres.points import Columns, by_metric, concatenate
 
 # What one transaction takes: some millions of points.
 _TAKE_BYTES = 16 << 20
-# How far back a compaction looks for chunks that new points fall into. Points that come later than that make overlapping
-# chunks, which readers sort, rather than have everything rewritten.
+# How far back a compaction looks for chunks that new points fall into. Points that come later than that make
+# overlapping chunks, which readers sort, rather than have everything rewritten.
 _REWRITE_CHUNKS = 8
 
 

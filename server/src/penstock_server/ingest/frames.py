@@ -16,7 +16,7 @@ from penstock_server.model.streams import Batch
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """Frames in turn. `kinds` are the distinct shapes; `kind_of` tells each frame's, None when there is one kind only."""
+    """Frames in turn. `kinds` are the distinct shapes; `kind_of` tells each frame's, None when there is only one."""
 
     count: int
     kinds: Sequence[Shape]

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 
 from penstock_server import telemetry
 from penstock_server.ingest.announcer import Announcer
@@ -15,7 +16,7 @@ from penstock_server.ingest.frames import Frames
 from penstock_server.ingest.parcels import Parcel
 from penstock_server.ingest.pipeline import Pipeline
 from penstock_server.ingest.shapes import Shape, Shapes
-from penstock_server.ingest.writer import WINDOW_BYTES, Writer
+from penstock_server.ingest.writer import Writer
 from penstock_server.model.access import Caller
 from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import Busy, PenstockError, Unavailable
@@ -43,6 +44,8 @@ class Ingest:
         self._announcer = Announcer(db)
         self._pipelines = [Pipeline(db, self._left, self._committed) for _ in range(_PIPELINES)]
         self._writers: dict[WriterId, Writer] = {}
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
         self._draining = False
 
     async def run(self) -> None:
@@ -67,8 +70,9 @@ class Ingest:
         for writer in self._writers.values():
             writer.note(GoAway("the server is stopping"))
         self._draining = True
-        while self._writers and time.monotonic() - started < min(_GRACE, deadline / 2):
-            await asyncio.sleep(0.02)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_GRACE, deadline / 2)):
+                await self._all_closed.wait()
         for writer in list(self._writers.values()):
             writer.stop_accepting()
         try:
@@ -99,14 +103,14 @@ class Ingest:
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
         self._writers[hello.writer_id] = writer
-        telemetry.ingest_streams.set(len(self._writers))
+        self._count_streams()
         return writer
 
     def close(self, writer: Writer) -> None:
         """The stream is over: what it has queued is still committed."""
         if self._writers.get(writer.writer_id) is writer:
             del self._writers[writer.writer_id]
-            telemetry.ingest_streams.set(len(self._writers))
+            self._count_streams()
 
     async def shape(self, run_id: RunId, names: tuple[str, ...]) -> Shape:
         """The shape of these names in this run. Raises InvalidArgument, NotFound."""
@@ -120,7 +124,7 @@ class Ingest:
         updates: Sequence[Update],
         request: uuid.UUID | None,
     ) -> None:
-        """Commits a unary batch: all of it when this returns, nothing when it raises, unless the error says otherwise."""
+        """Commits a unary batch: all of it when this returns, nothing when it raises, unless the error says so."""
         if self._draining:
             raise _stopping()
         single = _Single()
@@ -136,6 +140,13 @@ class Ingest:
             raise Busy("the server has no room for more at the moment", 1.0) from None
         self._pipeline(run.run_id).put(parcel)
         await single.wait(_PATIENCE)
+
+    def _count_streams(self) -> None:
+        telemetry.ingest_streams.set(len(self._writers))
+        if self._writers:
+            self._all_closed.clear()
+        else:
+            self._all_closed.set()
 
     def _pipeline(self, run_id: RunId) -> Pipeline:
         # By run: a writer's parcels stay in order, and no two flushes of this process touch one run's summaries.
@@ -165,8 +176,11 @@ class _Single:
                 await asyncio.shield(self._result)
         except TimeoutError:
             self.gone = True
-            unknown = "the database did not answer in time; whether it holds the batch is not known; repeat it with its request_id"
-            raise Unavailable(unknown, 1.0) from None
+            raise Unavailable(
+                "the database did not answer in time; whether it holds the batch is not known; "
+                "with a request_id it can be repeated safely",
+                1.0,
+            ) from None
 
     def committed(self, parcel: Parcel, clash: Exception | None) -> None:
         self._settle(clash)

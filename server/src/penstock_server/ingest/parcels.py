@@ -166,7 +166,7 @@ def growth(parts: Sequence[RunPart]) -> Growth | None:
             run_ids.extend([part.run.run_id] * len(grown[0]))
     if not columns:
         return None
-    return Growth(run_ids, *(np.concatenate(column) for column in zip(*columns, strict=True)))  # type: ignore[arg-type]
+    return Growth(run_ids, *(np.concatenate(column) for column in zip(*columns, strict=True)))
 
 
 def _tally(run_frames: Sequence[Frames]) -> dict[Shape, _Tally]:

@@ -37,7 +37,7 @@ class Pipeline:
     """Commits parcels in the order in which they are put, until it is cancelled."""
 
     def __init__(self, db: Database, done: Callable[[Parcel], None], committed: Callable[[Parcel], None]) -> None:
-        """`done` is told of each parcel that left the pipeline, one way or the other, `committed` before of the durable ones."""
+        """`done` is told of each parcel that has left, one way or the other; before it `committed`, of the durable."""
         self._db = db
         self._done = done
         self._committed = committed
@@ -117,7 +117,7 @@ class Pipeline:
                     taken, Unavailable("the database broke off during the commit; whether it holds is not known", 1.0)
                 )
                 return
-            except Exception as error:  # noqa: BLE001  # sqlstate.verdict raises it again when it is not PostgreSQL's
+            except Exception as error:  # sqlstate.verdict raises it again when it is not PostgreSQL's
                 telemetry.ingest_flushes.labels("retried").inc()
                 match sqlstate.verdict(error):
                     case Verdict.RETRY:

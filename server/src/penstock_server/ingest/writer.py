@@ -92,7 +92,7 @@ class Writer:
             await self._wait()
 
     async def events(self) -> AsyncIterator[Event]:
-        """What the writer is to be told, as it happens; of acknowledgements the newest. Ends with what ends the stream."""
+        """What the writer is to be told, as it happens; of acknowledgements the newest. Raises what ends the stream."""
         while True:
             while self._notes:
                 yield self._notes.popleft()
@@ -134,7 +134,7 @@ class Writer:
         if clash is not None:
             self._notes.append(Reject(parcel.mark.lo + 1, parcel.mark.hi, clash))
 
-    def failed(self, parcel: Parcel, error: Exception) -> None:  # noqa: ARG002  # the whole stream has failed
+    def failed(self, parcel: Parcel, error: Exception) -> None:  # the whole stream has failed
         """A batch is not durable, and none after it can be."""
         self.end(error)
 

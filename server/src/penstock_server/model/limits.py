@@ -12,13 +12,15 @@ TIME_MS_MAX = 253_402_300_799_999
 
 
 def check_text(where: str, text: str, limit: int, *, empty: bool = True) -> str:
-    """`text` as it is, of at most `limit` characters and without NUL, which PostgreSQL cannot store."""
+    """`text` as it is, of at most `limit` characters and without what PostgreSQL cannot store: NUL, lone surrogates."""
     if not text and not empty:
         raise InvalidArgument(where, "must not be empty")
     if len(text) > limit:
         raise InvalidArgument(where, f"is {len(text)} characters long; the limit is {limit}")
     if "\0" in text:
         raise InvalidArgument(where, f"has a NUL character at position {text.index(chr(0))}; remove it")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidArgument(where, "has half of a surrogate pair, which is no character; remove it")
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.limits import check_text
@@ -15,12 +16,14 @@ SHAPE_LIMIT = 10_000
 _KEY = re.compile(r"[/\w.\- :]+")
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSummary:
-    """What is known of one metric of one run without reading its points. Times are ms since 1970 UTC."""
+class MetricSummary(NamedTuple):
+    """What is known of one metric of one run without reading its points. Times are ms since 1970 UTC.
+
+    A tuple, since a page of runs has tens of thousands of them.
+    """
 
     name: str
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count, which nobody needs here
     last_step: int
     last_time_ms: int
     last_value: float

@@ -121,8 +121,14 @@ def check_tags(tags: dict[str, str]) -> dict[str, str]:
     return tags
 
 
-_FIRST = "able bold brisk calm clear deft eager fair fleet gentle grand keen kind lively lucid merry noble proud quick swift".split()
-_SECOND = "brook cascade channel creek current delta eddy falls fjord ford mill rapids reach river sluice spring stream tide wave weir".split()
+_FIRST = (
+    *("able", "bold", "brisk", "calm", "clear", "deft", "eager", "fair", "fleet", "gentle"),
+    *("grand", "keen", "kind", "lively", "lucid", "merry", "noble", "proud", "quick", "swift"),
+)
+_SECOND = (
+    *("brook", "cascade", "channel", "creek", "current", "delta", "eddy", "falls", "fjord", "ford"),
+    *("mill", "rapids", "reach", "river", "sluice", "spring", "stream", "tide", "wave", "weir"),
+)
 
 
 def made_up_name() -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -142,7 +143,7 @@ def split(points: Columns) -> list[Columns]:
         # Ascending steps whose difference wraps around to a negative number are too far apart.
         cuts = sorted({*cuts, *(np.flatnonzero(np.diff(steps) < 0) + 1).tolist()})
     bounds = [0, *cuts, len(points)]
-    return [points.take(slice(a, b)) for a, b in zip(bounds, bounds[1:], strict=False) if b > a]
+    return [points.take(slice(a, b)) for a, b in pairwise(bounds) if b > a]
 
 
 async def append(conn: Connection, rows: Sequence[Sequence[binary.Field]]) -> None:
@@ -155,14 +156,16 @@ _OUTLINES = """
 SELECT c.run_id, c.metric_id, c.id, c.points, c.min_step, c.max_step, c.first_time, c.last_time,
        c.min_value, c.max_value, c.sum_value, c.nans
   FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[]) AS p (run_id, metric_id, low, high)
-  JOIN metric_chunks c ON c.run_id = p.run_id AND c.metric_id = p.metric_id AND c.min_step <= p.high AND c.max_step >= p.low
+  JOIN metric_chunks c
+    ON c.run_id = p.run_id AND c.metric_id = p.metric_id AND c.min_step <= p.high AND c.max_step >= p.low
  ORDER BY c.run_id, c.metric_id, c.min_step, c.first_time, c.id
 """
 _TAILS = """
 SELECT c.run_id, c.metric_id, c.id, c.points, c.min_step, c.max_step, c.first_time, c.last_time,
        c.min_value, c.max_value, c.sum_value, c.nans
   FROM unnest($2::integer[]) AS p (metric_id)
- CROSS JOIN LATERAL (SELECT * FROM metric_chunks c WHERE c.run_id = $1 AND c.metric_id = p.metric_id ORDER BY id DESC LIMIT $3) c
+ CROSS JOIN LATERAL (
+       SELECT * FROM metric_chunks c WHERE c.run_id = $1 AND c.metric_id = p.metric_id ORDER BY id DESC LIMIT $3) c
  ORDER BY c.metric_id, c.id
 """
 _BY_ID = """

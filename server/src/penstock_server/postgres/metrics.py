@@ -23,10 +23,12 @@ WITH run AS (SELECT id, workspace_id, experiment_id, metric_count FROM runs WHER
 missing AS (
     SELECT n.name, row_number() OVER () - 1 AS position FROM unnest($2::text[]) AS n (name)
      WHERE NOT EXISTS (SELECT FROM run_metrics m WHERE m.run_id = $1 AND m.name = n.name)),
-counted AS (UPDATE runs SET metric_count = runs.metric_count + (SELECT count(*) FROM missing) FROM run WHERE runs.id = run.id),
+counted AS (
+    UPDATE runs SET metric_count = runs.metric_count + (SELECT count(*) FROM missing) FROM run WHERE runs.id = run.id),
 added AS (
     INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name)
-    SELECT run.id, run.workspace_id, run.experiment_id, run.metric_count + missing.position, missing.name FROM run, missing
+    SELECT run.id, run.workspace_id, run.experiment_id, run.metric_count + missing.position, missing.name
+      FROM run, missing
     ON CONFLICT (run_id, name) DO NOTHING RETURNING name, metric_id)
 SELECT name, metric_id FROM added
 """
@@ -70,7 +72,8 @@ UPDATE run_metrics m SET
     last_value   = CASE WHEN {_LATER} THEN v.last_value ELSE m.last_value END,
     min_value    = least(m.min_value, v.min_value),
     max_value    = coalesce(greatest(nullif(m.max_value, 'NaN'), nullif(v.max_value, 'NaN')), 'NaN')
-  FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[], $6::float8[], $7::float8[], $8::float8[])
+  FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[], $5::bigint[],
+              $6::float8[], $7::float8[], $8::float8[])
        AS v (run_id, metric_id, count, last_step, last_time_ms, last_value, min_value, max_value)
  WHERE m.run_id = v.run_id AND m.metric_id = v.metric_id
 """  # noqa: S608  # only constants are put together
@@ -91,11 +94,15 @@ async def grow(conn: Connection, growth: Growth) -> None:
     )
 
 
+# A row a run, with its metrics as arrays: half the time of a row a metric.
 _SUMMARIES = """
-SELECT m.run_id, m.name, m.count, m.last_step, m.last_time_ms, m.last_value, m.min_value, m.max_value
-  FROM run_metrics m
- WHERE m.run_id = ANY($1) AND m.workspace_id = $2 AND m.count > 0 AND ($3::text[] IS NULL OR m.name = ANY($3))
- ORDER BY m.run_id, m.name COLLATE "C"
+SELECT run_id, array_agg(name ORDER BY name COLLATE "C"), array_agg(count ORDER BY name COLLATE "C"),
+       array_agg(last_step ORDER BY name COLLATE "C"), array_agg(last_time_ms ORDER BY name COLLATE "C"),
+       array_agg(last_value ORDER BY name COLLATE "C"), array_agg(min_value ORDER BY name COLLATE "C"),
+       array_agg(max_value ORDER BY name COLLATE "C")
+  FROM run_metrics
+ WHERE run_id = ANY($1) AND workspace_id = $2 AND count > 0 AND ($3::text[] IS NULL OR name = ANY($3))
+ GROUP BY run_id
 """
 _FIND = """
 SELECT run_id, name, metric_id FROM run_metrics
@@ -107,10 +114,8 @@ async def summaries(
     conn: Connection, workspace_id: WorkspaceId, run_ids: Sequence[RunId], names: Sequence[str] | None
 ) -> dict[RunId, list[MetricSummary]]:
     """The summaries of these metrics (None: all) of these runs, sorted by name; runs without any are not there."""
-    found: dict[RunId, list[MetricSummary]] = {}
-    for row in await conn.fetch(_SUMMARIES, run_ids, workspace_id, names):
-        found.setdefault(row[0], []).append(MetricSummary(*row[1:]))
-    return found
+    rows = await conn.fetch(_SUMMARIES, run_ids, workspace_id, names)
+    return {row[0]: list(map(MetricSummary, *row[1:])) for row in rows}
 
 
 async def find(

@@ -30,7 +30,8 @@ class Columns:
     def before(self, key: tuple[int, int]) -> NDArray[np.bool_]:
         """Which points are before a step and time."""
         step, time_ms = key
-        return (self.steps < step) | ((self.steps == step) & (self.times_ms < time_ms))
+        before: NDArray[np.bool_] = (self.steps < step) | ((self.steps == step) & (self.times_ms < time_ms))
+        return before
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Columns:
         """The points that `index` selects."""

@@ -103,26 +103,24 @@ async def append(conn: Connection, segments: Sequence[NewSegment]) -> None:
     )
 
 
-_READ = """
-SELECT run_id, id, workspace_id, array_send(shape_sizes) AS shape_sizes, array_send(metric_ids) AS metric_ids, shapes, steps, times_ms,
-       metric_values
-  FROM metric_segments
+_COLUMNS_READ = """
+run_id, id, workspace_id, array_send(shape_sizes), array_send(metric_ids), shapes, steps, times_ms, metric_values
 """
-# Segments of some runs that have steps in a range; the arrays are few, so they are looked through, not indexed.
-_OVERLAPPING = (
-    _READ + " WHERE run_id = ANY($1) AND min_step <= $3 AND max_step >= $2 AND metric_ids && $4 ORDER BY run_id, id"
-)
+# Segments of some runs that have steps in a range; they are few, so they are looked through, not indexed.
+_OVERLAPPING = f"""
+SELECT {_COLUMNS_READ} FROM metric_segments
+ WHERE run_id = ANY($1) AND min_step <= $3 AND max_step >= $2 AND metric_ids && $4
+ ORDER BY run_id, id
+"""  # noqa: S608  # only constants are put together
 # The oldest segments of a run, up to about $2 bytes of them and at least one.
-_OLDEST = (
-    _READ
-    + """
+_OLDEST = f"""
+SELECT {_COLUMNS_READ} FROM metric_segments
  WHERE run_id = $1 AND id IN (
        SELECT id FROM (SELECT id, sum(octet_length(metric_values) + 16 * frames) OVER (ORDER BY id)
                               - octet_length(metric_values) AS before
                          FROM metric_segments WHERE run_id = $1) s WHERE before < $2)
  ORDER BY id
-"""
-)
+"""  # noqa: S608
 _DELETE = "DELETE FROM metric_segments WHERE run_id = $1 AND id = ANY($2)"
 # Held until the transaction ends. The key is half of the run's id; two runs that share it only wait for each other.
 _LOCK = "SELECT pg_try_advisory_xact_lock($1)"

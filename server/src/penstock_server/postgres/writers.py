@@ -70,7 +70,8 @@ async def open_writer(conn: Connection, workspace_id: WorkspaceId, principal: st
     row = await conn.fetchrow(_LOOK, hello.writer_id)
     if row is not None and row["run_id"] == hello.run_id and row["principal"] == principal:
         raise Fenced(
-            f"writer {hello.writer_id.hex} was taken over by a process with epoch {row['epoch']}; this one has {hello.epoch}"
+            f"writer {hello.writer_id.hex} was taken over by a process with epoch {row['epoch']}; "
+            f"this one has {hello.epoch}"
         )
     raise InvalidArgument(
         "hello.writer_id", "belongs to another run or principal; make 16 new random bytes for each run"
