@@ -24,6 +24,8 @@ from penstock_server.postgres.embedded import Embedded
 START_SECONDS = 60
 STOP_SECONDS = 60
 
+_COMMAND = (sys.executable, "-m", "penstock_server")
+
 
 class ServerProcess:
     """`penstock-server serve` on a data directory. Takes ports that are free at its first start, and keeps them.
@@ -50,8 +52,7 @@ class ServerProcess:
         addresses = ("--grpc-address", self.grpc_address, "--http-address", self.http_address)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_server", "serve", "--data-dir", str(self.data_dir)]
-                + [*addresses, "--log-format", "json", *self._args],
+                [*_COMMAND, "serve", "--data-dir", str(self.data_dir), *addresses, "--log-format", "json", *self._args],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,7 +163,7 @@ def clean_environment() -> dict[str, str]:
 def command(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> tuple[int, str, str]:
     """Runs a `penstock-server` command to its end: exit code, standard output, standard error."""
     done = subprocess.run(
-        [sys.executable, "-m", "penstock_server", *args],
+        [*_COMMAND, *args],
         capture_output=True,
         text=True,
         env=clean_environment() | dict(env or {}),

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from servers import ServerProcess
 
 from penstock.v1.experiments_pb2_grpc import ExperimentServiceStub
 from penstock.v1.metrics_pb2_grpc import MetricServiceStub
 from penstock.v1.runs_pb2_grpc import RunServiceStub
+from servers import ServerProcess
 
 
 @pytest.fixture(scope="session")

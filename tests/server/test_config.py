@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from servers import command
 
 from penstock_server.config import Address, ConfigError, Settings, load, redacted
+from servers import command
 
 SECRET = "g3heim&nis"
 
@@ -114,7 +114,10 @@ def test_settings_are_frozen() -> None:
         ("postgresql://me:x@db:5432/penstock", "postgresql://me:***@db:5432/penstock"),
         ("postgresql://me@db/penstock?sslmode=require", "postgresql://me@db/penstock?sslmode=require"),
         ("postgresql://db/penstock?user=me&password=x", "postgresql://db/penstock?user=me&password=***"),
-        ("postgresql://me:x@/penstock?host=/run/pg&sslpassword=x", "postgresql://me:***@/penstock?host=/run/pg&sslpassword=***"),
+        (
+            "postgresql://me:x@/penstock?host=/run/pg&sslpassword=x",
+            "postgresql://me:***@/penstock?host=/run/pg&sslpassword=***",
+        ),
         ("postgresql://me:a@b@db/penstock", "postgresql://me:***@db/penstock"),
     ],
 )

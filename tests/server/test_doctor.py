@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import asyncpg
+
 from servers import ServerProcess, command
 
 PORTS = ("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
@@ -59,7 +60,7 @@ def test_a_running_server_is_recognised(data_dir: Path) -> None:
 def test_ports_and_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = "127.0.0.1:%d" % taken.getsockname()[1]
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
         code, found = doctor(tmp_path / "file", "--grpc-address", address, "--http-address", "0.0.0.0:0")
     assert code == 1
     assert found["data directory"].startswith(f"bad: {tmp_path / 'file'} cannot be written to →")

@@ -67,7 +67,9 @@ def test_facts_are_metadata(error: model.PenstockError, facts: dict[str, str]) -
 def test_the_longest_error_fits() -> None:
     error = model.InvalidArgument("🌊" * 10_000, "🌊" * 10_000)
     # gRPC sends each byte that is not ASCII as three, and has 8 KiB for all.
-    told = 3 * len(errors.sentence(error).encode()) + sum(len(key) + len(value) for key, value in errors.metadata(error))
+    told = 3 * len(errors.sentence(error).encode()) + sum(
+        len(key) + len(value) for key, value in errors.metadata(error)
+    )
     assert told < 7_000
     assert errors.sentence(error).startswith("🌊🌊🌊")
 

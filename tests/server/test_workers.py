@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from servers import ServerProcess
 
 from penstock.v1 import experiments_pb2
 from penstock.v1.experiments_pb2_grpc import ExperimentServiceStub
+from servers import ServerProcess
 
 CALLS = 30
 METHOD = "penstock.v1.ExperimentService.GetExperiment"
