@@ -13,6 +13,8 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --only-binary :all:
 PROTOS := $(wildcard protos/penstock/v1/*.proto)
 GENERATED := client/src/penstock/v1
+# The protos of the last release, as an image: comparing needs no tag, no history and no network.
+RELEASED := $(wildcard protos/v*.binpb)
 
 # Whatever environment this is called from is not ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
@@ -47,7 +49,7 @@ check-layers: .venv/ready
 # Lint, what released clients rely on, and that the committed code is what the protos generate.
 check-protos: .venv-protos/ready
 	.venv-protos/bin/buf lint protos
-	.venv-protos/bin/buf breaking protos --against protos/released.binpb
+	.venv-protos/bin/buf breaking protos --against $(RELEASED)
 	$(call generate)
 	diff -r --exclude=__init__.py --exclude=__pycache__ build/protos/penstock/v1 $(GENERATED) \
 		|| { echo 'The generated code is not what protos/ generates. Run: make protos' >&2; exit 1; }
@@ -70,7 +72,9 @@ protos: .venv-protos/ready ## Generate the code of protos/ into client/src.
 	cp build/protos/penstock/v1/* $(GENERATED)/
 
 protos-released: .venv-protos/ready ## At a release: from now on, no change may break the protos as they are.
-	.venv-protos/bin/buf build protos --exclude-source-info --output protos/released.binpb
+	rm -f $(RELEASED)
+	.venv-protos/bin/buf build protos --exclude-source-info \
+		--output protos/v$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("client/pyproject.toml", "rb"))["project"]["version"])').binpb
 
 bench: .venv/ready ## Measure it, beside the limit of the machine (docs/benchmarks.md).
 	$(BIN)/python -m benchmarks $(ARGS)
