@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
 import tempfile
 import time
@@ -71,7 +72,7 @@ QUERIES: list[tuple[str, str, list[str]]] = [
     ("metric range of 3 %, ordered by another", "metrics.acc > 0.97", ["metrics.loss ASC"]),
     ("two metrics, 1 % together", "metrics.acc > 0.9 AND metrics.metric_4 < 1000", ["metrics.loss ASC"]),
     (
-        "two conditions that exclude each other",
+        "three conditions, few together",
         "params.lr = '0.1' AND params.param_2 = '7' AND metrics.acc > 0.9",
         ["metrics.acc DESC"],
     ),
@@ -85,8 +86,8 @@ QUERIES: list[tuple[str, str, list[str]]] = [
     ("ordered by two metrics", "", ["metrics.loss ASC", "metrics.acc DESC"]),
     ("ordered by name", "", ["run_name ASC"]),
     ("tag of 14 %", "tags.team = 'team-3'", ["metrics.acc DESC"]),
-    ("tag prefix", "tags.note LIKE 'note of run-9999%'", ["metrics.acc DESC"]),
-    ("tag ILIKE anywhere", "tags.note ILIKE '%RUN-9999%'", []),
+    ("tag prefix", "tags.note LIKE 'note of run-998%'", ["metrics.acc DESC"]),
+    ("tag ILIKE anywhere", "tags.note ILIKE '%RUN-998%'", []),
     ("metric absent (10 %)", "metrics.metric_3 IS NULL", ["metrics.acc DESC"]),
     ("metric absent (none)", "metrics.acc IS NULL", []),
     ("tag present (5 %)", "tags.note IS NOT NULL", []),
@@ -126,7 +127,7 @@ async def measure(connection: asyncpg.Connection, arguments: argparse.Namespace)
             found, _following = await search(filter_text, order, token)
             times.append((time.perf_counter() - started) * 1000)
         times = sorted(times[1:])  # the first one warms up
-        return statistics.median(times), times[int(len(times) * 0.95)], found
+        return statistics.median(times), times[math.ceil(len(times) * 0.95) - 1], found
 
     print("| search | filter | order by | found | median ms | p95 ms |\n|---|---|---|---:|---:|---:|")
     for label, filter_text, order in QUERIES:
@@ -174,7 +175,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="penstock-bench-") as directory:
         Path(directory).chmod(0o755)  # PostgreSQL runs as another user when we are root
-        server = Embedded(Path(directory) / "postgres", max_connections=10)
+        server = Embedded(Path(directory) / "postgres")
         server.start()
         try:
             asyncio.run(run(server.dsn, arguments))

@@ -59,7 +59,7 @@ _STAGES = {
 }
 
 
-async def search_experiments(  # noqa: PLR0917
+async def search_experiments(
     connection: Connection, workspace_id: WorkspaceId, query: Query, view: View, limit: int, page_token: str
 ) -> tuple[list[ExperimentId], str]:
     """The experiments that `query` selects, and the token of the next page.
@@ -87,7 +87,7 @@ async def search_experiments(  # noqa: PLR0917
     return [ExperimentId(row[0]) for row in rows[:limit]], _token(asked, rows, limit)
 
 
-async def search_runs(  # noqa: PLR0917
+async def search_runs(
     connection: Connection,
     workspace_id: WorkspaceId,
     experiment_ids: Sequence[ExperimentId] | None,
