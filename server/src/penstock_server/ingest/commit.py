@@ -11,7 +11,7 @@ from penstock_server.model.errors import NotActive, ParamChanged
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import WriterId
 from penstock_server.postgres import changes, metrics, runs, segments, writers
-from penstock_server.postgres.database import Connection
+from penstock_server.postgres.database import Connection, Transaction
 from penstock_server.postgres.writers import Advance
 
 
@@ -46,14 +46,22 @@ async def commit(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     try:
         outcome = await _write(conn, taken)
     except BaseException:
-        if not conn.is_closed():
-            await transaction.rollback()
+        await _abandon(conn, transaction)
         raise
     try:
         await transaction.commit()
     except Exception as error:
         raise OutcomeUnknown from error
     return outcome
+
+
+async def _abandon(conn: Connection, transaction: Transaction) -> None:
+    """Takes a transaction back; a connection that cannot even do that is of no use any more."""
+    try:
+        if not conn.is_closed():
+            await transaction.rollback()
+    except Exception:  # what is wrong with it has been raised already
+        conn.terminate()
 
 
 async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:

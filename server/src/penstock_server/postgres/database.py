@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 from asyncpg import Connection
 from asyncpg import Record as Row
+from asyncpg.transaction import Transaction
 
 from penstock_server.model.errors import FailedPrecondition, Unavailable
 from penstock_server.postgres import sqlstate
 
-__all__ = ["Connection", "Database", "Row", "connect", "translated"]
+__all__ = ["Connection", "Database", "Row", "Transaction", "connect", "translated"]
 
 OLDEST = 15
 
@@ -71,7 +72,11 @@ class Database:
         """A pooled connection; each statement is a transaction of its own. Raises Unavailable."""
         with translated():
             async with self._pool.acquire(timeout=_ACQUIRE_SECONDS) as conn:
-                yield conn
+                try:
+                    yield conn
+                except asyncpg.InternalClientError:
+                    conn.terminate()  # it no longer knows its own state; the pool makes another
+                    raise
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, snapshot: bool = False, read_only: bool = False) -> AsyncIterator[Connection]:

@@ -64,7 +64,13 @@ def verdict(error: BaseException) -> Verdict:
 
 
 def _closed(error: BaseException) -> bool:
-    """asyncpg tells a connection or pool that is gone from misuse by its words alone."""
-    return isinstance(error, asyncpg.InterfaceError) and any(
-        word in str(error) for word in (" is closed", " is closing")
+    """asyncpg tells a connection or pool that is gone from misuse by its words alone.
+
+    A connection that PostgreSQL ends between two statements is lost in the middle of asyncpg's own changes of state.
+    """
+    return (
+        isinstance(error, asyncpg.InterfaceError)
+        and any(word in str(error) for word in (" is closed", " is closing"))
+        or isinstance(error, asyncpg.InternalClientError)
+        and str(error).startswith("cannot switch to state")
     )
