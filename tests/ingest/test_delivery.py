@@ -50,7 +50,7 @@ async def told(writer: Writer) -> list[Event]:
     with suppress(TimeoutError, PenstockError):
         async with asyncio.timeout(0.2):
             async for event in writer.events():
-                events.append(event)
+                events.append(event)  # noqa: PERF401  # what came before the end is wanted too
     return events
 
 
@@ -294,7 +294,7 @@ async def test_connections_that_break_in_mid_transaction(db: Database) -> None:
                     part = logged[at : at + 5]
                     await writer.put(sender.batch(part))
                     at += len(part)
-                    await asyncio.sleep(0.002)
+                    await asyncio.sleep(0.002 if kills >= 10 else 0.02)
                 await writer.reached(len(logged))
                 mark = writer.hwm
 
@@ -303,7 +303,7 @@ async def test_connections_that_break_in_mid_transaction(db: Database) -> None:
         await asyncio.gather(*(write(ingest, runs[number // 2], number) for number in range(6)))
         done.set()
         await killing
-    assert kills >= 5
+    assert kills >= 10
     for number, run in enumerate(runs):
         await holds(db, run, logs(2000 * number, 600) + logs(2000 * number + 1000, 600))
         async with db.connection() as conn:
@@ -320,9 +320,9 @@ async def test_draining_commits_and_acknowledges_everything_accepted(db: Databas
             await writer.put(sender.batch(logs(step, 1)))
         await ingest.drain(10)
         events: list[Event] = []
-        with pytest.raises(Unavailable, match="stopping"):
+        with pytest.raises(Unavailable, match="stopping"):  # noqa: PT012
             async for event in writer.events():
-                events.append(event)
+                events.append(event)  # noqa: PERF401
         assert any(isinstance(event, GoAway) for event in events)
         assert events[-1] == Ack(50)
         with pytest.raises(Unavailable):

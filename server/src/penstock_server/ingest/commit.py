@@ -60,7 +60,7 @@ async def _abandon(conn: Connection, transaction: Transaction) -> None:
     try:
         if not conn.is_closed():
             await transaction.rollback()
-    except Exception:  # what is wrong with it has been raised already
+    except Exception:  # noqa: BLE001  # what is wrong with it has been raised already
         conn.terminate()
 
 

@@ -68,9 +68,8 @@ def _closed(error: BaseException) -> bool:
 
     A connection that PostgreSQL ends between two statements is lost in the middle of asyncpg's own changes of state.
     """
-    return (
-        isinstance(error, asyncpg.InterfaceError)
-        and any(word in str(error) for word in (" is closed", " is closing"))
-        or isinstance(error, asyncpg.InternalClientError)
-        and str(error).startswith("cannot switch to state")
+    if isinstance(error, asyncpg.InternalClientError):
+        return str(error).startswith("cannot switch to state")
+    return isinstance(error, asyncpg.InterfaceError) and any(
+        word in str(error) for word in (" is closed", " is closing")
     )
