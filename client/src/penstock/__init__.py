@@ -1,1 +1,77 @@
-"""Penstock: experiment tracking that never makes training wait."""
+"""Penstock: experiment tracking that never makes training wait.
+
+    with penstock.start_run(experiment="digits", params={"lr": 0.1}) as run:
+        run.log({"loss": 0.31}, step=1)
+
+    penstock.Client().search_runs(experiments=["digits"], order_by=["metrics.loss ASC"], limit=5)
+
+Importing it starts nothing and loads nothing; what is used is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock import errors
+    from penstock.client import AsyncClient, Client
+    from penstock.errors import PenstockError
+    from penstock.experiments import Experiment
+    from penstock.metrics import History, MetricSummary, Series
+    from penstock.runs import Run, RunChanged, Runs, RunStatus
+    from penstock.tracking import ActiveRun, start_run
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActiveRun",
+    "AsyncClient",
+    "Client",
+    "Experiment",
+    "History",
+    "MetricSummary",
+    "PenstockError",
+    "Run",
+    "RunChanged",
+    "RunStatus",
+    "Runs",
+    "Series",
+    "errors",
+    "start_run",
+]
+
+_HOMES = {
+    "ActiveRun": "tracking",
+    "AsyncClient": "client",
+    "Client": "client",
+    "Experiment": "experiments",
+    "History": "metrics",
+    "MetricSummary": "metrics",
+    "PenstockError": "errors",
+    "Run": "runs",
+    "RunChanged": "runs",
+    "RunStatus": "runs",
+    "Runs": "runs",
+    "Series": "metrics",
+    "start_run": "tracking",
+}
+
+# gRPC reads it when it is loaded. By default it writes a line to stderr at each os.fork().
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"penstock.{_HOMES[name]}"), name)
+    elif name == "errors":
+        value = importlib.import_module("penstock.errors")
+    else:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,115 @@
+"""Where the server is, and channels to it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+
+DEFAULT_URL = "localhost:50051"
+DEFAULT_WORKSPACE = "default"
+_DEFAULT_PORT = 50051
+_MESSAGE_LIMIT = 64 << 20
+
+# Not repeated by themselves: a second call would answer otherwise than the first.
+_ONCE = [
+    ("ExperimentService", "DeleteExperimentTags"),
+    ("ExperimentService", "DeleteExperiment"),
+    ("ExperimentService", "RestoreExperiment"),
+    ("RunService", "DeleteRunTags"),
+]
+_SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [
+                    {"service": f"penstock.v1.{name}"} for name in ("ExperimentService", "RunService", "MetricService")
+                ],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            },
+            {"name": [{"service": f"penstock.v1.{service}", "method": method} for service, method in _ONCE]},
+        ]
+    }
+)
+
+_COMMON: list[tuple[str, int | str]] = [
+    ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # Connections of its own: those of another channel may be from before a fork.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+_CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
+_STREAMS = [
+    *_COMMON,
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A server: `target` as gRPC takes it, whether by TLS, and the workspace to work in."""
+
+    target: str
+    tls: bool
+    workspace: str
+
+    @property
+    def metadata(self) -> Sequence[tuple[str, str]]:
+        """What every call carries."""
+        return (("penstock-workspace", self.workspace),) if self.workspace != DEFAULT_WORKSPACE else ()
+
+    def channel(self) -> grpc.Channel:
+        """For calls. Nothing is connected before the first."""
+        if self.tls:
+            return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(), options=_CALLS)
+        return grpc.insecure_channel(self.target, options=_CALLS)
+
+    def async_channel(self) -> grpc.aio.Channel:
+        """For calls from the running event loop."""
+        if self.tls:
+            return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(), options=_CALLS)
+        return grpc.aio.insecure_channel(self.target, options=_CALLS)
+
+    def stream_channel(self) -> grpc.Channel:
+        """For one writer's stream."""
+        if self.tls:
+            return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(), options=_STREAMS)
+        return grpc.insecure_channel(self.target, options=_STREAMS)
+
+
+def parse_address(url: str | None = None, workspace: str | None = None) -> Address:
+    """`host:port`, or a URL with penstock://, http:// or grpc://, or with https:// or grpcs:// for TLS.
+
+    None: PENSTOCK_URL, or else localhost:50051; the workspace PENSTOCK_WORKSPACE, or else `default`.
+    Raises ValueError.
+    """
+    text = (url if url is not None else os.environ.get("PENSTOCK_URL") or DEFAULT_URL).strip()
+    workspace = workspace or os.environ.get("PENSTOCK_WORKSPACE") or DEFAULT_WORKSPACE
+    if text.startswith("unix:"):
+        return Address(text, tls=False, workspace=workspace)
+    parts = urlsplit(text if "://" in text else f"penstock://{text}")
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else _DEFAULT_PORT)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("penstock", "http", "grpc", "https", "grpcs") or not parts.hostname or not port:
+        raise ValueError(f"{text!r} is no address of a server; write it as host:port or https://host:port")
+    if parts.path not in ("", "/") or parts.query:
+        raise ValueError(f"{text!r} has more than an address; write it as host:port or https://host:port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return Address(f"{host}:{port}", tls=parts.scheme in ("https", "grpcs"), workspace=workspace)

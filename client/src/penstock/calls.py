@@ -1,0 +1,110 @@
+"""One description of each call for two clients.
+
+A call is a generator: it yields requests, is sent the answers, and returns what the caller gets. It
+knows nothing of channels, so the same one serves the blocking client and the one for asyncio; they
+only carry the requests. `Call` makes a method of it in either.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from penstock.v1 import experiments_pb2, metrics_pb2, runs_pb2
+
+if TYPE_CHECKING:
+    from penstock.client import AsyncClient, Client
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EXPERIMENTS: ServiceDescriptor = experiments_pb2.DESCRIPTOR.services_by_name["ExperimentService"]
+RUNS: ServiceDescriptor = runs_pb2.DESCRIPTOR.services_by_name["RunService"]
+METRICS: ServiceDescriptor = metrics_pb2.DESCRIPTOR.services_by_name["MetricService"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message to one method. Its answer is a message, or the list of them where the method streams."""
+
+    path: str
+    message: Message
+    answer: Any  # the class of the answer's messages
+    streams: bool
+
+
+# Yields requests, is sent answers, returns the result.
+Flow = Generator[Request, Any, T]
+
+
+def request(service: ServiceDescriptor, method: str, message: Message, answer: Any = None) -> Request:
+    """A request of a method, by its name in the protos. `answer` stands in for the answer's generated class."""
+    found = service.methods_by_name[method]
+    cls = answer or GetMessageClass(found.output_type)
+    return Request(f"/{service.full_name}/{method}", message, cls, found.server_streaming)
+
+
+class Call(Generic[P, T]):
+    """A call as a method: `T` from a Client, awaitable from an AsyncClient."""
+
+    def __init__(self, flow: Callable[P, Flow[T]]) -> None:
+        self._flow = flow
+        functools.update_wrapper(self, flow)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Callable[P, Flow[T]]: ...
+    def __get__(self, client: Any, owner: type) -> Any:
+        if client is None:
+            return self._flow
+
+        @functools.wraps(self._flow)
+        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return client._carry(self._flow(*args, **kwargs))
+
+        return method
+
+
+class Listing(Generic[P, T]):
+    """A call whose answer goes on and on: an iterator from a Client, an async one from an AsyncClient.
+
+    Its generator yields requests as others do, and returns what to make of each message that comes.
+    """
+
+    def __init__(self, build: Callable[P, tuple[Request, Callable[[Any], T]]]) -> None:
+        self._build = build
+        functools.update_wrapper(self, build)  # type: ignore[arg-type]
+
+    @overload
+    def __get__(self, client: Client, owner: type) -> Callable[P, Iterator[T]]: ...
+    @overload
+    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    @overload
+    def __get__(self, client: None, owner: type) -> Callable[P, tuple[Request, Callable[[Any], T]]]: ...
+    def __get__(self, client: Any, owner: type) -> Any:
+        if client is None:
+            return self._build
+
+        @functools.wraps(self._build)
+        def method(*args: P.args, **kwargs: P.kwargs) -> Any:
+            return client._listen(*self._build(*args, **kwargs))
+
+        return method
+
+
+def need(module: str, what: str) -> Any:
+    """A library that Penstock does not depend on. Raises ImportError, which tells what it is needed for."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{what} needs {module}: pip install {module.partition('.')[0]}") from error

@@ -1,0 +1,30 @@
+"""The command `penstock`: looks at experiments, runs and metrics from a terminal. `penstock --help` tells the rest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from penstock.cli.arguments import parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns the exit code: 0, or 1 with a sentence on stderr, or 130 after Ctrl-C."""
+    # Loaded here, so that help needs no gRPC.
+    from penstock.cli import commands  # noqa: PLC0415
+    from penstock.errors import PenstockError  # noqa: PLC0415
+
+    args = parser().parse_args(argv)
+    try:
+        getattr(commands, args.command)(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough. What is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (PenstockError, ValueError, ImportError, OSError) as error:
+        print(f"penstock: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

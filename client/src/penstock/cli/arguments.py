@@ -1,0 +1,76 @@
+"""What can be typed after `penstock`."""
+
+from __future__ import annotations
+
+import argparse
+
+from penstock import __version__
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command. `command` names the function in `commands`."""
+    top = argparse.ArgumentParser(prog="penstock", description="Look at experiments, runs and metrics.")
+    top.add_argument("--version", action="version", version=f"penstock {__version__}")
+    nouns = top.add_subparsers(required=True, metavar="COMMAND")
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--url", help="the server, as host:port (default: PENSTOCK_URL, or else localhost:50051)")
+
+    experiments = _noun(nouns, "experiments", "groups of runs")
+    _list_of(experiments, "experiments_list", "list experiments, the latest first", common)
+
+    runs = _noun(nouns, "runs", "training jobs")
+    listed = _list_of(runs, "runs_list", "list runs, the latest first", common)
+    listed.add_argument(
+        "--experiment", action="append", default=[], metavar="NAME", help="only of this one; repeatable"
+    )
+    show = runs.add_parser("show", parents=[common], help="one run: its params, tags and metrics")
+    show.add_argument("run", metavar="RUN", help="its id")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.set_defaults(command="runs_show")
+
+    metrics = _noun(nouns, "metrics", "what runs have logged")
+    plot = metrics.add_parser("plot", parents=[common], help="draw metrics over steps")
+    plot.add_argument("run", metavar="RUN", help="its id")
+    plot.add_argument("names", metavar="NAME", nargs="+", help="a metric")
+    plot.add_argument(
+        "--run", dest="more_runs", action="append", default=[], metavar="RUN", help="also of this run; repeatable"
+    )
+    plot.add_argument("--from", dest="start", type=int, metavar="STEP", help="from this step on")
+    plot.add_argument("--to", dest="end", type=int, metavar="STEP", help="to this step, inclusive")
+    plot.add_argument("--width", type=_size, metavar="COLUMNS", help="default: the terminal's")
+    plot.add_argument("--height", type=_size, default=16, metavar="ROWS", help="default: 16")
+    plot.set_defaults(command="metrics_plot")
+
+    export = nouns.add_parser("export", parents=[common], help="write points as CSV or Parquet")
+    export.add_argument("runs", metavar="RUN", nargs="+", help="its id")
+    export.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this one; repeatable")
+    export.add_argument("--output", "-o", metavar="FILE", help="where to; without it, CSV to standard output")
+    export.add_argument("--format", choices=["csv", "parquet"], help="default: as the FILE is called, or else csv")
+    export.set_defaults(command="export")
+    return top
+
+
+def _noun(
+    nouns: argparse._SubParsersAction[argparse.ArgumentParser], name: str, what: str
+) -> argparse._SubParsersAction[argparse.ArgumentParser]:
+    return nouns.add_parser(name, help=what).add_subparsers(required=True, metavar="COMMAND")
+
+
+def _list_of(
+    noun: argparse._SubParsersAction[argparse.ArgumentParser], command: str, what: str, common: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    listed = noun.add_parser("list", parents=[common], help=what)
+    listed.add_argument("--filter", default="", help='as in docs/search.md, such as "metrics.acc > 0.9"')
+    listed.add_argument("--order-by", action="append", default=[], metavar="KEY", help='"metrics.acc DESC"; repeatable')
+    listed.add_argument("--limit", type=_size, default=50, metavar="N", help="default: 50")
+    listed.add_argument("--json", action="store_true", help="as lines of JSON")
+    listed.set_defaults(command=command)
+    return listed
+
+
+def _size(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number

@@ -1,0 +1,159 @@
+"""What each command does. Functions bear the names that `arguments` gives."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import math
+import shutil
+import sys
+import time
+from typing import Any
+
+from penstock.cli import exports
+from penstock.cli.plot import plot
+from penstock.cli.tables import table
+from penstock.client import Client
+from penstock.runs import Run, RunStatus
+
+_METRICS_SHOWN = 3
+
+
+def experiments_list(args: argparse.Namespace) -> None:
+    """`penstock experiments list`."""
+    with Client(args.url) as client:
+        found = client.search_experiments(args.filter, args.order_by, args.limit)
+    if args.json:
+        for each in found:
+            print(_json(dataclasses.asdict(each)))
+        return
+    rows = [[each.id, each.name, _when(each.create_time_ms), _pairs(each.tags)] for each in found]
+    print(table(["id", "name", "created", "tags"], rows))
+
+
+def runs_list(args: argparse.Namespace) -> None:
+    """`penstock runs list`."""
+    with Client(args.url) as client:
+        found = client.search_runs(args.experiment, args.filter, args.order_by, args.limit)
+    if args.json:
+        for each in found:
+            print(_json(_plain(each)))
+        return
+    rows = [
+        [each.id, each.name, each.status.name.lower(), _when(each.start_time_ms), _duration(each), _latest(each)]
+        for each in found
+    ]
+    print(table(["run", "name", "status", "started", "took", "metrics"], rows))
+    if found.next_page_token:
+        print(f"(the first {args.limit}; more with --limit)", file=sys.stderr)
+
+
+def runs_show(args: argparse.Namespace) -> None:
+    """`penstock runs show`."""
+    with Client(args.url) as client:
+        run = client.get_run(args.run)
+    if args.json:
+        print(_json(_plain(run)))
+        return
+    told = [
+        ["run", run.id],
+        ["name", run.name],
+        ["experiment", run.experiment_id],
+        ["status", run.status.name.lower() + ("" if run.active else ", deleted")],
+        ["started", _when(run.start_time_ms)],
+        ["took", _duration(run)],
+        ["user", run.user],
+        ["source", run.source_name],
+        ["commit", run.git_commit],
+        ["parent", run.parent_run_id or ""],
+    ]
+    print(table([], [row for row in told if row[1]]))
+    if run.params:
+        print("\n" + table(["param", "value"], [[key, value] for key, value in sorted(run.params.items())]))
+    if run.tags:
+        print("\n" + table(["tag", "value"], [[key, value] for key, value in sorted(run.tags.items())]))
+    if run.metrics:
+        rows = [
+            [
+                each.name,
+                *(f"{value:.6g}" for value in (each.last_value, each.min_value, each.max_value)),
+                str(each.last_step),
+                f"{each.count:,}",
+            ]
+            for each in run.metrics.values()
+        ]
+        print("\n" + table(["metric", "last", "min", "max", "step", "points"], rows))
+
+
+def metrics_plot(args: argparse.Namespace) -> None:
+    """`penstock metrics plot`."""
+    width = args.width or shutil.get_terminal_size((100, 24)).columns
+    runs = [args.run, *args.more_runs]
+    with Client(args.url) as client:
+        found = client.metric_series(runs, args.names, width=2 * width, start_step=args.start, end_step=args.end)
+    missing = {(run, name) for run in runs for name in args.names} - {(each.run_id, each.name) for each in found}
+    for run, name in sorted(missing):
+        print(f"penstock: run {run} has no points of {name!r} there", file=sys.stderr)
+    if found:
+        print(plot(*found, width=width, height=args.height, colour=sys.stdout.isatty()))
+
+
+def export(args: argparse.Namespace) -> None:
+    """`penstock export`."""
+    kind = args.format or ("parquet" if str(args.output).endswith((".parquet", ".pq")) else "csv")
+    with Client(args.url) as client:
+        histories = exports.histories(client, args.runs, args.metric)
+        if kind == "parquet":
+            if args.output is None:
+                raise ValueError("Parquet needs a file: --output FILE.parquet")
+            points = exports.write_parquet(histories, args.output)
+        elif args.output is None:
+            points = exports.write_csv(histories, sys.stdout)
+        else:
+            with open(args.output, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  as it was typed
+                points = exports.write_csv(histories, file)
+    print(f"{points:,} points", file=sys.stderr)
+
+
+def _when(ms: int) -> str:
+    return f"{datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _duration(run: Run) -> str:
+    if run.end_time_ms is None and run.status is not RunStatus.RUNNING:
+        return ""
+    end_ms = time.time_ns() // 1_000_000 if run.end_time_ms is None else run.end_time_ms
+    seconds = max(0, end_ms - run.start_time_ms) / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _latest(run: Run) -> str:
+    shown = [f"{each.name}={each.last_value:.4g}" for each in list(run.metrics.values())[:_METRICS_SHOWN]]
+    return " ".join(shown) + (" …" if len(run.metrics) > _METRICS_SHOWN else "")
+
+
+def _pairs(tags: dict[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(tags.items()))
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    return dataclasses.asdict(run) | {"status": run.status.name}
+
+
+def _json(value: Any) -> str:
+    """On one line. JSON has no NaN and no infinity: they are written as text, as protobuf does."""
+    return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -1,0 +1,115 @@
+"""What a call to the server can raise.
+
+    PenstockError
+    ├── InvalidArgument        the request can never succeed as it is
+    │   └── InvalidFilter      … and its filter or order_by says where, and what was expected
+    ├── NotFound
+    ├── AlreadyExists          also a param that has another value
+    ├── FailedPrecondition     it is not in the state that the call needs; it may be deleted
+    ├── PermissionDenied
+    ├── Unauthenticated
+    ├── Retryable              the same call will succeed later
+    │   ├── Unavailable        no server there, or it cannot serve now
+    │   ├── Busy               it has no room at the moment
+    │   └── TimedOut           no answer in time; the call may have been carried out
+    └── ServerError            a bug of the server, or a version that does not fit
+
+`str()` of each is the server's own sentence. Logging to a run raises none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+
+
+class PenstockError(Exception):
+    """Base of all. `facts` is what the server tells a program beside the sentence."""
+
+    def __init__(self, message: str, facts: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.facts = facts or {}
+
+
+class InvalidArgument(PenstockError):
+    """The request can never succeed as it is."""
+
+
+class InvalidFilter(InvalidArgument):
+    """A filter or order_by does not follow the grammar."""
+
+
+class NotFound(PenstockError):
+    """There is no such thing."""
+
+
+class AlreadyExists(PenstockError):
+    """The name is taken, or a param has another value."""
+
+
+class FailedPrecondition(PenstockError):
+    """The thing is not in the state that the call needs."""
+
+
+class PermissionDenied(PenstockError):
+    """The caller may not do this."""
+
+
+class Unauthenticated(PenstockError):
+    """The server does not know the caller."""
+
+
+class Retryable(PenstockError):
+    """The same call will succeed later."""
+
+
+class Unavailable(Retryable):
+    """The server is away."""
+
+
+class Busy(Retryable):
+    """The server has no room at the moment."""
+
+
+class TimedOut(Retryable):
+    """No answer in time."""
+
+
+class ServerError(PenstockError):
+    """The server failed, or is of a version that does not know the call."""
+
+
+_CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.ABORTED: Retryable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
+    grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
+}
+
+
+def from_status(
+    code: grpc.StatusCode, details: str, metadata: Iterable[tuple[str, str | bytes]], target: str
+) -> PenstockError:
+    """The error that a call's status tells."""
+    facts = {key: str(value) for key, value in metadata if key.startswith("penstock-") or key == "retry-after-ms"}
+    cls = _CLASSES.get(code, ServerError)
+    if cls is InvalidArgument and facts.get("penstock-error") == "InvalidFilter":
+        cls = InvalidFilter
+    if cls is Unavailable and "penstock-error" not in facts:
+        start = " start one with `penstock-server serve`, or" if _is_here(target) else ""
+        return cls(f"no server at {target};{start} set PENSTOCK_URL to where it is ({details})", facts)
+    if cls is TimedOut:
+        return cls(f"no answer from {target} in time", facts)
+    return cls(details or code.name, facts)
+
+
+def _is_here(target: str) -> bool:
+    return target.startswith(("localhost:", "127.", "[::1]", "unix:"))

@@ -1,0 +1,343 @@
+"""The thread that ships one writer's records: opens the stream, keeps it open, opens it again.
+
+States are those of docs/protocol.md. What is said on a stream is `session`'s business; here are the
+connection, the waiting and the decision what to do when a stream has ended.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+
+from penstock import forks
+from penstock.address import Address
+from penstock.buffer import Buffer
+from penstock.session import End, Pace, Session, Wait
+from penstock.v1 import metrics_pb2, runs_pb2
+
+_log = logging.getLogger("penstock")
+
+_METHOD = "/penstock.v1.MetricService/StreamMetrics"
+_PROTOCOL = 1
+_REJECTIONS_KEPT = 1_000
+
+# These say that the run cannot be logged to, however often we ask.
+_NEVER = frozenset(
+    (
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.ALREADY_EXISTS,
+    )
+)
+
+
+class State(enum.Enum):
+    """Where a writer stands."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    SYNCING = "syncing"  # Hello is sent, Welcome is not here
+    STREAMING = "streaming"
+    DRAINING = "draining"
+    BACKOFF = "backoff"
+    AUTH_WAIT = "auth_wait"  # the server does not know who we are; asked again now and then
+    CLOSED = "closed"  # everything is committed
+    FENCED = "fenced"  # another process writes for this writer
+    PARKED = "parked"  # the server will not take this run
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be sent."""
+        return self in (State.CLOSED, State.FENCED, State.PARKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Records that the server refused for good: how many, and its sentence."""
+
+    records: int
+    code: int
+    reason: str
+
+
+class Sender:
+    """Ships what is in `buffer` into one run, as one writer. Starts with the first `wake` or `start`."""
+
+    def __init__(
+        self,
+        address: Address,
+        run_id: str,
+        create_run: runs_pb2.CreateRunRequest,
+        attributes: metrics_pb2.WriterAttributes,
+        pace: Pace,
+        buffer_bytes: int,
+        first_step: int = 0,
+    ) -> None:
+        self.buffer = Buffer(buffer_bytes, self.wake, pace.batch_bytes, first_step)
+        self.state = State.NEW
+        self.trouble = ""  # the last thing that went wrong
+        self.settled = threading.Event()  # set when `state.over`
+        self.rejected: deque[Rejection] = deque(maxlen=_REJECTIONS_KEPT)
+        self._address = address
+        self._run_id = run_id
+        self._create_run = create_run
+        self._attributes = attributes
+        self._pace = pace
+        self._writer_id = os.urandom(16)
+        self._base = 0
+        self._finish: metrics_pb2.Finish | None = None
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._unstarted = [True]
+        # One per stream, so that no message goes to a thread of an earlier one. Its `put` takes no lock that a
+        # signal handler or a fork could find taken.
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._call: grpc.Call | None = None
+        self._failures = 0
+        self._orphan_since: float | None = None
+        self._random = random.Random()  # its own: training may have seeded the common one
+        self._told: set[str] = set()
+
+    # For the threads that log.
+
+    def start(self) -> None:
+        """Begin. Does nothing when it has begun."""
+        try:
+            self._unstarted.pop()  # one thread gets it, and no lock is left behind
+        except IndexError:
+            return
+        try:
+            self._thread = threading.Thread(target=self._work, name=f"penstock {self._run_id}", daemon=True)
+            self._thread.start()
+        except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._thread = None
+            self._unstarted.append(True)
+            self._tell("thread", f"cannot start the thread that sends: {error}")
+
+    @property
+    def started(self) -> bool:
+        """Whether anything is, or was, to be sent."""
+        return self._thread is not None
+
+    def wake(self) -> None:
+        """Something has come in."""
+        self._news.put(None)
+        if self._thread is None:
+            self.start()
+
+    def finish(self, status: str | None, end_time_ms: int, refused: int) -> None:
+        """Send what there is, then Finish; takes no more records. `settled` tells when. The first call counts."""
+        self.buffer.close()
+        if self._finish is None:
+            self._finish = metrics_pb2.Finish(status=status, end_time_ms=end_time_ms, refused=refused)
+        self.wake()
+
+    def stop(self, timeout: float) -> None:
+        """Send nothing more, whatever there is. Waits for the thread at most `timeout` seconds."""
+        self._stopping = True
+        self._news.put(None)
+        if call := self._call:
+            call.cancel()
+        if (thread := self._thread) is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    # The thread.
+
+    def _work(self) -> None:
+        while not self._stopping:
+            try:
+                delay = self._stream()
+            except Exception as error:  # noqa: BLE001  a bug of ours must not end the logging of a run
+                _log.exception("run %s: the sender failed; it goes on in a moment", self._run_id)
+                self.trouble = f"{type(error).__name__}: {error}"
+                delay = self._backoff()
+            if delay is None:
+                return
+            self._sleep(delay)
+
+    def _stream(self) -> float | None:
+        """One stream, from Hello to its end. Returns the seconds until the next; None: there is none."""
+        self.state = State.CONNECTING
+        news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._news = news
+        forks.pin_grpc()
+        hello = metrics_pb2.Hello(
+            protocol=_PROTOCOL,
+            run_id=self._run_id,
+            create_run=self._create_run,
+            writer_id=self._writer_id,
+            epoch=1,
+            last_acked=self.buffer.acked - self._base,
+            last_spooled=self.buffer.gather() - self._base,
+            attributes=self._attributes,
+        )
+        session = Session(self.buffer, hello, self._closing, self._reject, self._pace, self._base)
+        broken: grpc.RpcError | None = None
+        with self._address.stream_channel() as channel:
+            call = channel.stream_stream(
+                _METHOD,
+                request_serializer=None,
+                response_deserializer=metrics_pb2.StreamMetricsResponse.FromString,
+            )(self._requests(session, news), metadata=self._address.metadata)
+            self._call = call
+            try:
+                for response in call:
+                    session.received(response, time.monotonic())
+                    news.put(None)
+                    self._orphan_since = None
+                    self.state = State.DRAINING if session.draining else State.STREAMING
+                    if session.end is End.FINISHED:
+                        self._settle(State.CLOSED)
+            except grpc.RpcError as error:
+                broken = error
+            finally:
+                session.end = session.end or End.BROKEN
+                news.put(None)
+                call.cancel()
+                self._call = None
+        return self._decide(session, broken)
+
+    def _requests(self, session: Session, news: queue.SimpleQueue[None]) -> Iterator[bytes]:
+        """What the stream says; gRPC asks for it in a thread of its own."""
+        try:
+            while not self._stopping and (message := session.next(time.monotonic())) is not None:
+                if isinstance(message, bytes):
+                    yield message
+                else:
+                    if not session.welcomed:
+                        self.state = State.SYNCING
+                    _await(news, message)
+        except Exception as error:  # noqa: BLE001  gRPC would say less of it
+            _log.exception("run %s: the sender could not make a message", self._run_id)
+            self.trouble = f"{type(error).__name__}: {error}"
+            session.end = End.STALLED
+        # A stream that is finished ends of itself; the server may take its time over any other.
+        if session.end is not End.FINISHED and (call := self._call) is not None:
+            call.cancel()
+
+    def _closing(self) -> metrics_pb2.Finish | None:
+        if self._finish is None:
+            return None
+        finish = metrics_pb2.Finish()
+        finish.CopyFrom(self._finish)
+        finish.last_seq = self.buffer.gather()
+        return finish
+
+    def _reject(self, reject: metrics_pb2.Reject) -> None:
+        records = reject.last_seq - reject.first_seq + 1
+        self.rejected.append(Rejection(records, reject.code, reject.reason))
+        _log.warning("run %s: the server refused %d record(s): %s", self._run_id, records, reject.reason)
+
+    # What to do when a stream has ended.
+
+    def _decide(self, session: Session, broken: grpc.RpcError | None) -> float | None:
+        """Returns the seconds until the next stream; None: there is none."""
+        if session.progressed:
+            self._failures = 0
+        match session.end:
+            case End.FINISHED:
+                self._settle(State.CLOSED)
+                return None
+            case End.GO_AWAY:
+                return self._backoff()
+            case End.HISTORY_GAP:
+                return self._begin_anew()
+            case End.STALLED:
+                self.trouble = "the server was silent"
+                return self._backoff()
+        code = broken.code() if isinstance(broken, grpc.Call) else None
+        details = (broken.details() or "") if isinstance(broken, grpc.Call) else ""
+        self.trouble = f"{code.name if code else 'END'}: {details or 'the server ended the stream'}"
+        if self._stopping:
+            return None
+        if code is grpc.StatusCode.UNAUTHENTICATED:
+            self._tell("auth", f"the server does not know who we are ({details}); logging goes on, asking again")
+            self.state = State.AUTH_WAIT
+            return self._pace.backoff_most
+        if not session.welcomed and code is grpc.StatusCode.ABORTED:
+            self._tell("fenced", f"another process writes for this writer ({details}); nothing more is sent")
+            self._settle(State.FENCED)
+            return None
+        if self._hopeless(session, code):
+            self._tell("parked", f"the server will not take this run: {details}. Nothing more is sent")
+            self._settle(State.PARKED)
+            return None
+        return max(self._backoff(), _retry_after(broken))
+
+    def _hopeless(self, session: Session, code: grpc.StatusCode | None) -> bool:
+        if code is grpc.StatusCode.NOT_FOUND and not session.welcomed and self._create_run.parent_run_id:
+            # The parent's own stream may be on its way.
+            now = time.monotonic()
+            self._orphan_since = self._orphan_since or now
+            return now - self._orphan_since > self._pace.parent_timeout
+        return code in _NEVER
+
+    def _settle(self, state: State) -> None:
+        self.state = state
+        if state is not State.CLOSED:
+            self.buffer.close()
+        self.settled.set()
+
+    def _begin_anew(self) -> float:
+        """As another writer. Numbers are never used twice, and what was let go of cannot be sent again."""
+        self._tell(
+            "gap",
+            "the server's mark does not fit what this process has sent (was it restored from a backup?); "
+            "what was acknowledged before may be missing there",
+        )
+        self._writer_id = os.urandom(16)
+        self._base = self.buffer.begin_anew()
+        return self._backoff()
+
+    def _backoff(self) -> float:
+        self.state = State.BACKOFF
+        self._failures += 1
+        most = min(self._pace.backoff_most, self._pace.backoff_least * 2 ** min(self._failures, 20))
+        return self._random.uniform(most / 2, most)
+
+    def _sleep(self, seconds: float) -> None:
+        """Until it is time; what is logged meanwhile is gathered, so that its size is known."""
+        until = time.monotonic() + seconds
+        hurried = self._finish is not None
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+            self.buffer.gather()
+            if self._finish is not None and not hurried:
+                return
+
+    def _tell(self, kind: str, message: str) -> None:
+        """Loudly, and once."""
+        if kind not in self._told:
+            self._told.add(kind)
+            _log.error("run %s: %s", self._run_id, message)
+
+
+def _await(news: queue.SimpleQueue[None], wait: Wait) -> None:
+    """Until something happens, or the time is up."""
+    try:
+        news.get(timeout=wait.seconds)
+        while True:
+            news.get_nowait()
+    except queue.Empty:
+        return
+
+
+def _retry_after(broken: grpc.RpcError | None) -> float:
+    """What the server asks us to wait, in seconds."""
+    trailing = broken.trailing_metadata() if isinstance(broken, grpc.Call) else None
+    for key, value in trailing or ():
+        if key == "retry-after-ms" and str(value).isdecimal():
+            return min(int(value) / 1000, 300.0)
+    return 0.0

@@ -1,0 +1,400 @@
+"""`start_run`, and the run that it gives: what training code calls. Nothing here waits for the server but `finish`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time as clock
+from array import array
+from collections.abc import Mapping
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+from operator import index
+from types import TracebackType
+from typing import Any, Self
+
+from penstock import forks
+from penstock.address import Address, parse_address
+from penstock.batches import Update, update_bytes
+from penstock.exits import close_at_exit, forget
+from penstock.frames import Problem, as_step, as_time_ms, sort_out, texts
+from penstock.names import NAME_LIMIT, fit, text_problem
+from penstock.origin import find_origin, rank
+from penstock.progress import wait_settled
+from penstock.run_ids import new_run_id, parse_run_id, shared_run_id
+from penstock.runs import RunStatus
+from penstock.sender import Rejection, Sender, State
+from penstock.session import Pace
+from penstock.v1 import metrics_pb2, runs_pb2
+
+_log = logging.getLogger("penstock")
+
+_BUFFER_BYTES = 256 << 20
+_FINISH_TIMEOUT = 120.0
+_HELLO_BYTES = 256 << 10  # params and tags beyond this follow in the stream
+_INT64 = 2**63
+
+_current: ContextVar[ActiveRun | None] = ContextVar("penstock_run", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a writer of the run is made of, in this process or in a child."""
+
+    address: Address
+    run_id: str
+    create_run: runs_pb2.CreateRunRequest
+    pace: Pace
+    buffer_bytes: int
+
+    def sender(self, host: str, first_step: int) -> Sender:
+        number, size = rank()
+        attributes = metrics_pb2.WriterAttributes(rank=number, world_size=size, host=host, pid=os.getpid())
+        return Sender(self.address, self.run_id, self.create_run, attributes, self.pace, self.buffer_bytes, first_step)
+
+
+class ActiveRun:
+    """A run that is being logged to. Made by `start_run`; may be used by any thread, and in children after a fork.
+
+    No method raises because of what is logged or because of the server: what cannot be taken is warned of,
+    once per kind, and counted in `refused`.
+    """
+
+    def __init__(self, plan: _Plan, host: str, *, shared: bool, finish_timeout: float) -> None:
+        self.id = plan.run_id
+        self._plan = plan
+        self._host = host
+        self._shared = shared
+        self._finish_timeout = finish_timeout
+        self._child = False
+        self._warned: set[str] = set()
+        self._refused = 0
+        self._counting = threading.RLock()
+        self._entered: Token[ActiveRun | None] | None = None
+        self._sender = plan.sender(host, first_step=0)
+        self._buffer = self._sender.buffer
+
+    def log(self, values: Mapping[str, Any], step: int | None = None, time: float | None = None) -> None:
+        """Log metrics: numbers, 0-d arrays or tensors by name; nested dicts are flattened with `/`. Does not block.
+
+        `step` None is one more than the last; `time` is in seconds since 1970 or a datetime, None is now.
+        """
+        buffer = self._buffer
+        try:
+            names = tuple(values)
+            shape = buffer.shapes[names]
+            # By way of a list, which tells its length, this is the quickest.
+            column = array("d", list(values.values()))
+            if step is not None:
+                step = index(step)
+            sound = time is None and len(column) == len(names) and (step is None or -_INT64 <= step < _INT64)
+        except Exception:  # noqa: BLE001  names not seen before, or something is wrong: the careful way tells what
+            sound = False
+        if not sound:
+            self._log_carefully(values, step, time)
+        elif not buffer.append(shape, column, step, clock.time_ns() // 1_000_000):
+            self._no_room(len(column))
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record params, as text. A param is written once: another value is refused by the server; see `rejected`."""
+        self._log_texts(params, "param")
+
+    def log_param(self, key: str, value: object) -> None:
+        """Record one param."""
+        self._log_texts({key: value}, "param")
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Set tags, as text, replacing those of the same key."""
+        self._log_texts(tags, "tag")
+
+    def set_tag(self, key: str, value: object) -> None:
+        """Set one tag."""
+        self._log_texts({key: value}, "tag")
+
+    def finish(self, status: RunStatus | str | None = None, timeout: float | None = None) -> bool:
+        """End the run: waits until all is committed, at most `timeout` seconds; None: as long as it takes.
+
+        Returns whether everything that was logged is committed, and logs a warning that tells what is not.
+        `status` None is FINISHED; but in a forked child, and in ranks above 0 of a run that ranks share, the
+        status is left to the others.
+        """
+        if not self._sender.started:
+            forget(self)
+            self._buffer.close()
+            return self.refused == 0
+        self._begin_finish(status)
+        wait_settled(self._sender, self.id, timeout)
+        return self._end_finish()
+
+    @property
+    def state(self) -> str:
+        """Where this process's writer stands: `streaming`, `backoff`, `closed`, …"""
+        return self._sender.state.value
+
+    @property
+    def refused(self) -> int:
+        """How many values, params and tags were not taken: no number, a bad name, no room."""
+        return self._refused
+
+    @property
+    def rejected(self) -> list[Rejection]:
+        """What the server refused for good: the last thousand refusals."""
+        return list(self._sender.rejected)
+
+    @property
+    def unacked(self) -> int:
+        """How many records (calls of `log`, params, tags) are not known to be committed."""
+        return self._buffer.unacked
+
+    @property
+    def unacked_points(self) -> int:
+        """About how many values are not known to be committed."""
+        return self._buffer.unacked_points
+
+    @property
+    def unacked_age(self) -> float:
+        """How many seconds the oldest record that is not known to be committed has waited; 0 when there is none."""
+        since = self._buffer.unacked_since
+        return clock.monotonic() - since if since is not None else 0.0
+
+    def __enter__(self) -> Self:
+        self._entered = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._entered is not None:
+            _current.reset(self._entered)
+            self._entered = None
+        self.finish(_status_of(error), self._finish_timeout)
+
+    def __repr__(self) -> str:
+        return f"<penstock run {self.id} {self.state}>"
+
+    # The careful way.
+
+    def _log_carefully(self, values: object, step: object, time: object) -> None:
+        self._at_home()
+        found = sort_out(values)
+        self._report(found.problems)
+        when = clock.time_ns() // 1_000_000
+        if time is not None:
+            told = as_time_ms(time)
+            if told is None:
+                self._warn("time", f"{time!r} is no time (seconds since 1970, to the year 9999); now is taken")
+            else:
+                when = told
+        whole = None
+        if step is not None and (whole := as_step(step)) is None:
+            self._count(sum(len(names) for names, _ in found.frames))
+            self._warn("step", f"step {str(step)[:60]} is no 64-bit integer; what comes with it is not logged")
+            return
+        for names, column in found.frames:
+            shape = self._buffer.shapes.get(names) or self._buffer.learn(names)
+            if not self._buffer.append(shape, column, whole, when):
+                self._no_room(len(column))
+
+    def _log_texts(self, values: object, kind: str) -> None:
+        self._at_home()
+        pairs, problems = texts(values, kind)
+        self._report(problems)
+        for key, value in pairs:
+            if not self._buffer.update(Update(kind == "param", key, value)):
+                self._no_room(1)
+
+    def _report(self, problems: list[Problem]) -> None:
+        if problems:
+            self._count(len(problems))
+            for problem in problems:
+                self._warn(problem.kind, problem.message)
+
+    def _no_room(self, values: int) -> None:
+        self._count(values)
+        if not self._buffer.closed:
+            self._warn(
+                "full",
+                f"the buffer ({self._plan.buffer_bytes >> 20} MiB) is full, because the server does not take what "
+                f"is logged ({self._sender.trouble or self.state}); what is logged now is LOST until there is room",
+            )
+        elif self._sender.state in (State.FENCED, State.PARKED):
+            self._warn("closed", f"logging has stopped, the run is {self.state} ({self._sender.trouble})")
+        else:
+            self._warn("finished", "the run is finished; what is logged after that is refused")
+
+    def _count(self, values: int) -> None:
+        with self._counting:
+            self._refused += values
+
+    def _warn(self, kind: str, message: str) -> None:
+        """Once per kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            _log.warning("run %s: %s (told once; run.refused counts)", self.id, message)
+
+    # The end.
+
+    def _begin_finish(self, status: RunStatus | str | None) -> None:
+        known = None if status is None else RunStatus.of(status)
+        if known is None and not self._child and not (self._shared and rank()[0] > 0):
+            known = RunStatus.FINISHED
+        ended = known is not None and known.ended
+        self._sender.finish(known.wire if known else None, clock.time_ns() // 1_000_000 if ended else 0, self._refused)
+
+    def _end_finish(self) -> bool:
+        sender = self._sender
+        if sender.state.over:
+            forget(self)
+        if sender.state is not State.CLOSED:
+            _log.error(
+                "run %s: %d records with %d values are NOT committed (%s)",
+                self.id,
+                sender.buffer.unacked,
+                sender.buffer.unacked_points,
+                sender.trouble or sender.state.value,
+            )
+            return False
+        sender.stop(timeout=1.0)
+        if self._refused or sender.rejected:
+            _log.warning(
+                "run %s: all is committed, but for %d values, params or tags that were refused here and %d records "
+                "that the server refused",
+                self.id,
+                self._refused,
+                sum(each.records for each in sender.rejected),
+            )
+            return False
+        return True
+
+    def _stop(self) -> None:
+        """At the end of the process."""
+        self._sender.stop(timeout=2.0)
+
+    # Forks.
+
+    def _after_fork(self) -> None:
+        """In the child: leave the parent's stream alone. A writer of the child's own begins when it logs."""
+        forks.keep(self._sender)
+        self._child = True
+        self._counting = threading.RLock()
+        self._refused = 0
+        self._sender = self._plan.sender(self._host, self._buffer.next_step)
+        self._buffer = self._sender.buffer
+
+    def _at_home(self) -> None:
+        if self._child:
+            close_at_exit(self)
+
+
+def start_run(
+    experiment: str | None = None,
+    name: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, Any] | None = None,
+    *,
+    run_id: str | None = None,
+    run_key: str | None = None,
+    parent: ActiveRun | str | None = None,
+    nested: bool = False,
+    url: str | None = None,
+    workspace: str | None = None,
+    buffer_bytes: int = _BUFFER_BYTES,
+    finish_timeout: float = _FINISH_TIMEOUT,
+    pace: Pace | None = None,
+) -> ActiveRun:
+    """Begin a run, or go on with one. Returns at once, whether the server is there or not.
+
+    Args:
+        experiment: its name; made when there is none. None: "Default".
+        name: for people. None: the server makes one up.
+        params: recorded as text, nested dicts flattened with `/`.
+        tags: set as text, beside those that tell where the run comes from.
+        run_id: goes on with this run, as one more writer; makes it when there is none.
+        run_key: any text that all processes of a job know, such as its id in the scheduler: they log into one run.
+        parent: the run that this one is part of.
+        nested: the parent is the run of the innermost `with` around.
+        url: the server, as host:port. None: PENSTOCK_URL, or else localhost:50051.
+        workspace: None: PENSTOCK_WORKSPACE, or else "default".
+        buffer_bytes: how much is kept, at most, while the server does not take it.
+        finish_timeout: how many seconds the end of the `with`, or of the process, waits for the server.
+        pace: timeouts and sizes of the stream.
+
+    Raises:
+        ValueError: an address, id or experiment name that can never be right.
+    """
+    address = parse_address(url, workspace)
+    if run_id is not None and run_key is not None:
+        raise ValueError("give run_id or run_key, not both")
+    if experiment is not None and (why := text_problem(experiment, NAME_LIMIT)):
+        raise ValueError(f"experiment: {why}")
+    if parent is None and nested:
+        parent = _current.get()
+    parent_id = parent.id if isinstance(parent, ActiveRun) else parent and parse_run_id(parent)
+    if run_key is not None:
+        made = shared_run_id(address.workspace, experiment or "", run_key)
+    else:
+        made = new_run_id() if run_id is None else parse_run_id(run_id)
+
+    origin = find_origin()
+    create = runs_pb2.CreateRunRequest(
+        run_id=made,
+        experiment_name=experiment or "",
+        name=fit(name or "", NAME_LIMIT),
+        status=runs_pb2.RUN_STATUS_RUNNING,
+        user=origin.user,
+        source_name=origin.source_name,
+        git_commit=origin.git_commit,
+        parent_run_id=parent_id or "",
+        start_time_ms=clock.time_ns() // 1_000_000,
+        tags=origin.tags,
+    )
+    good, problems = _given(params, tags)
+    known = run_id is not None or run_key is not None
+    later = _put(create, good, everything_later=known)
+
+    plan = _Plan(address, made, create, pace or Pace(), buffer_bytes)
+    run = ActiveRun(plan, origin.host, shared=known, finish_timeout=finish_timeout)
+    run._report(problems)
+    for update in later:
+        run._buffer.update(update)
+    close_at_exit(run)
+    run._sender.start()
+    return run
+
+
+def _given(params: Mapping[str, Any] | None, tags: Mapping[str, Any] | None) -> tuple[list[Update], list[Problem]]:
+    """What of the params and tags can be stored, and what cannot."""
+    good_params, bad_params = texts(params or {}, "param")
+    good_tags, bad_tags = texts(tags or {}, "tag")
+    updates = [Update(True, *pair) for pair in good_params] + [Update(False, *pair) for pair in good_tags]
+    return updates, bad_params + bad_tags
+
+
+def _put(create: runs_pb2.CreateRunRequest, updates: list[Update], *, everything_later: bool) -> list[Update]:
+    """Put the updates into the request, and return those that are to follow in the stream.
+
+    A run that is there already takes nothing from the request; then they reach it by the stream.
+    """
+    later, size = [], 0
+    for update in updates:
+        size += update_bytes(update)
+        if size <= _HELLO_BYTES:
+            (create.params if update.is_param else create.tags)[update.key] = update.value
+        if size > _HELLO_BYTES or everything_later:
+            later.append(update)
+    return later
+
+
+def _status_of(error: BaseException | None) -> RunStatus | None:
+    """The status of a run whose `with` ended so; None for a normal end."""
+    match error:
+        case None:
+            return None
+        case SystemExit(code=code) if code in (None, 0):
+            return None
+        case KeyboardInterrupt() | GeneratorExit() | asyncio.CancelledError():
+            return RunStatus.KILLED
+        case _:
+            return RunStatus.FAILED
