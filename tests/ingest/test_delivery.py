@@ -294,7 +294,7 @@ async def test_connections_that_break_in_mid_transaction(db: Database) -> None:
                     part = logged[at : at + 5]
                     await writer.put(sender.batch(part))
                     at += len(part)
-                    await asyncio.sleep(0.002 if kills >= 10 else 0.02)
+                    await asyncio.sleep(0.002 if kills >= 5 else 0.05)
                 await writer.reached(len(logged))
                 mark = writer.hwm
 
@@ -303,7 +303,7 @@ async def test_connections_that_break_in_mid_transaction(db: Database) -> None:
         await asyncio.gather(*(write(ingest, runs[number // 2], number) for number in range(6)))
         done.set()
         await killing
-    assert kills >= 10
+    assert kills >= 5
     for number, run in enumerate(runs):
         await holds(db, run, logs(2000 * number, 600) + logs(2000 * number + 1000, 600))
         async with db.connection() as conn:
