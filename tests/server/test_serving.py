@@ -419,7 +419,7 @@ def test_the_drain_commits_what_was_accepted_and_ends_the_streams(data_dir: Path
             assert went_away
             assert next(watching).status == NOT_SERVING
             with pytest.raises(grpc.RpcError) as caught:
-                next(watch)
+                list(watch)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         assert server.wait_exit() == 0
         server.start().wait_ready()
@@ -444,6 +444,8 @@ def test_a_second_signal_ends_it_at_once(data_dir: Path) -> None:
             assert next(stream).HasField("welcome")  # a writer that will not leave by itself
             server.signal(signal.SIGTERM)
             server.wait_event("stopping")
+            assert server.get("/ready") == (503, '{"status":"not ready","reason":"stopping"}')
+            assert server.get("/health")[0] == 200
             server.signal(signal.SIGTERM)
             assert server.wait_exit() == 128 + signal.SIGTERM
             forever.set()

@@ -19,6 +19,7 @@ OK = 0
 FAILED = 1
 USAGE = 2
 BUG = 70
+INTERRUPTED = 130
 
 # What these say is meant for the person who starts the server. Anything else is a bug, told with its traceback.
 _TOLD = (ConfigError, DataDirError, EmbeddedError, NotDrainedError, PenstockError, PortError)
@@ -28,6 +29,8 @@ def exit_code(work: Callable[[], None]) -> int:
     """Does the work of a process and returns its exit code; failures are logged."""
     try:
         work()
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except Exception as error:
         causes = list(_leaves(error))
         if not all(isinstance(cause, _TOLD) for cause in causes):
