@@ -23,6 +23,8 @@ from penstock_server.postgres.history import Position
 from penstock_server.postgres.points import NO_POINTS, Columns
 from penstock_server.postgres.series import Series
 
+__all__ = ["Columns", "Metrics", "Series"]
+
 PAGE_DEFAULT = 25_000
 PAGE_LIMIT = 100_000
 WIDTH_DEFAULT = 1_000
@@ -84,12 +86,12 @@ class Metrics:
     ) -> tuple[Columns, str]:
         """One page of a metric's points in order, and the token of the next. Raises NotFound, InvalidArgument."""
         size = _within("page_size", page_size, PAGE_DEFAULT, PAGE_LIMIT)
+        low, high = _steps(start_step, end_step)
         query = ("history", format_run_id(run_id), name, start_step, end_step)
         after = Position(*pages.decode(query, page_token)) if page_token else None  # type: ignore[arg-type]  # as encoded
         metric_id = (await self._find(caller, run_id, [name])).get(name)
         if metric_id is None:
             return NO_POINTS, ""
-        low, high = _steps(start_step, end_step)
         page = await history.read_page(self._db, run_id, metric_id, low, high, after, size)
         end = page.end
         return page.points, pages.encode(query, (end.step, end.time_ms, end.given)) if end else ""

@@ -92,19 +92,24 @@ class Ingest:
         """Opens a writer's stream at its committed mark. Raises Fenced, InvalidArgument, Unavailable."""
         if self._draining:
             raise _stopping()
+        hwm = await self._mark(caller, hello)
         before = self._writers.get(hello.writer_id)
         if before is not None:
             # The writer has come back before its old stream was noticed broken: what that has under way
             # is let finish, so that the mark is read after it.
             before.end(Unavailable("the writer opened another stream", 0.1))
             await before.settled()
-        async with self._db.connection() as conn:
-            hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
+            hwm = await self._mark(caller, hello)
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
         self._writers[hello.writer_id] = writer
         self._count_streams()
         return writer
+
+    async def _mark(self, caller: Caller, hello: Hello) -> int:
+        """The writer's mark, if it may log here: before that no other stream is touched."""
+        async with self._db.connection() as conn:
+            return await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
 
     def close(self, writer: Writer) -> None:
         """The stream is over: what it has queued is still committed."""

@@ -28,6 +28,7 @@ _AWAY = (
     "3D000",  # the database is not there: it is being restored
     "53",  # out of connections, memory, disk
     "57014",  # the statement timeout
+    "55000",  # the database takes no connections: it is being restored or dropped
     "57P",  # shutting down, starting up
 )
 _READ_ONLY = ("25006",)  # a standby, or an operator's hand
