@@ -120,7 +120,7 @@ async def firehose(address: str, points: int, streams: int) -> None:
 
 
 async def trickle(address: str, streams: int, seconds: int) -> None:
-    """Many streams, one frame of 10 metrics a second each. Prints the 50th and 99th percentile, and the worst, in ms."""
+    """Many streams, one frame of 10 metrics a second each. Prints p50, p99 and the worst in ms."""
     values = np.random.random(10)
     prepared = [message(number, 1, 10, values) for number in range(seconds)]
     latencies: list[float] = []
