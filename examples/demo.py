@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import digits
-
 import penstock
 from penstock.cli.plot import plot
 from penstock_server import data_dir
@@ -33,8 +32,10 @@ def main() -> None:
         digits.main()
         show(penstock.Client(), time.monotonic() - began)
     print(f"""
-To look further: make run ARGS="--data-dir {DATA}"
-and in another terminal: .venv/bin/penstock runs list --experiment digits""")
+To look further:
+  make run ARGS="--data-dir {DATA}"      starts the server on it again; then, in another terminal:
+  .venv/bin/penstock runs list --experiment digits
+  make bench                                     what the server can take when no training holds it up""")
 
 
 def show(client: penstock.Client, seconds: float) -> None:
