@@ -60,3 +60,10 @@ def test_make_targets_in_documents_exist(document: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"`make ([a-z-]+)", document.read_text()):
         assert re.search(rf"^{target}\b", listed, re.MULTILINE) or f"\n{target}:" in makefile, target
+
+
+def test_documents_named_in_the_code_exist() -> None:
+    sources = [*ROOT.glob("*/src/**/*.py"), *ROOT.glob("protos/**/*.proto"), *ROOT.glob("tests/**/*.py")]
+    named = {name for path in sources for name in re.findall(r"\bdocs/[\w/-]+", path.read_text())}
+    assert named
+    assert not [name for name in named if not list(ROOT.glob(f"{name}*"))]
