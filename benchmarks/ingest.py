@@ -1,6 +1,6 @@
 """How many points a second become durable: pre-encoded streams, beside the limit that PostgreSQL itself sets.
 
-    python benchmarks/ingest.py [--points 60000000] [--streams 8]
+    python -m benchmarks.ingest [--points 60000000] [--streams 8]
 
 Clients, server and PostgreSQL share the machine. A point counts when its batch is acknowledged, which is after COMMIT.
 The limit is measured in the same run and the same PostgreSQL: one connection that copies the same points in the same
@@ -20,13 +20,13 @@ import asyncpg
 import grpc
 import numpy as np
 
+from benchmarks.serving import median, percentile, server
 from penstock.v1 import metrics_pb2 as pb
 from penstock.v1 import runs_pb2
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.runs import RunId, new_run_id
 from penstock_server.postgres import segments
 from penstock_server.postgres.segments import NewSegment
-from serving import median, percentile, server
 
 METRICS = 100
 FRAMES = 1250  # of a message: 1 MB of values
@@ -182,9 +182,10 @@ async def log_batch(address: str, calls: int) -> list[float]:
         return seconds
 
 
-async def compacted(dsn: str) -> float:
+async def compacted(dsn: str, points: int) -> float:
     """Waits until level 0 is empty, and returns the bytes a point on disk in level 1, indexes and TOAST included."""
     conn = await asyncpg.connect(dsn)
+    assert await conn.fetchval("SELECT sum(count) FROM run_metrics") == points
     while await conn.fetchval("SELECT EXISTS (SELECT FROM metric_segments)"):
         await asyncio.sleep(0.5)
     size = await conn.fetchval(
@@ -196,7 +197,9 @@ async def compacted(dsn: str) -> float:
 
 def child(*args: object) -> list[float]:
     """Runs a part of this program in a process of its own, as a client is."""
-    done = subprocess.run([sys.executable, __file__, *map(str, args)], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ingest", *map(str, args)], stdout=subprocess.PIPE, text=True, check=True
+    )
     return [float(word) for word in done.stdout.split()]
 
 
@@ -210,7 +213,7 @@ def measure(points: int, streams: int, rounds: int) -> list[tuple[str, str, str]
             rates.append(sent / seconds)
             memory = own.memory_mb()
             started = time.perf_counter()
-            size = asyncio.run(compacted(own.dsn))
+            size = asyncio.run(compacted(own.dsn, round(sent)))
             settled = sent / (seconds + time.perf_counter() - started)
             limits.append(asyncio.run(limit(own.dsn, points)))
             ratios.append(rates[-1] / limits[-1])

@@ -1,6 +1,6 @@
 """How long charts and histories take: series of 1,000 pixels and a whole history, over gRPC, of compacted points.
 
-    python benchmarks/reading.py [--long 10000000] [--short 1000000]
+    python -m benchmarks.reading [--long 10000000] [--short 1000000]
 
 A call's time is the caller's: request, server, PostgreSQL, answer, and its columns in numpy.
 """
@@ -17,11 +17,11 @@ import asyncpg
 import grpc
 import numpy as np
 
+from benchmarks.serving import median, percentile, server
 from penstock.columns import by_bytes
 from penstock.v1 import metrics_pb2 as pb
 from penstock.v1 import runs_pb2
 from penstock_server.model.runs import RunId, new_run_id
-from serving import median, percentile, server
 
 SERVICE = "/penstock.v1.MetricService/"
 FRAMES = 20_000

@@ -1,6 +1,6 @@
 """How long searches take over many runs: fills a database, times the queries, prints a table.
 
-    python benchmarks/search.py --runs 100000 --metrics 20 --params 10
+    python -m benchmarks.search --runs 100000 --metrics 20 --params 10
 
 Without --database-url it starts a PostgreSQL of its own in a temporary directory and removes it after.
 """

@@ -1,0 +1,1 @@
+"""Programs that measure Penstock beside what limits it. `make bench` runs them all."""
