@@ -5,7 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test check check-style check-types check-layers check-protos check-protobuf check-tree fix \
-	protos protos-released bench constraints clean
+	protos bench constraints clean
 
 BIN := .venv/bin
 UV := $(BIN)/uv
@@ -13,8 +13,8 @@ UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --only-binary :all:
 PROTOS := $(wildcard protos/penstock/v1/*.proto)
 GENERATED := client/src/penstock/v1
-# The protos of the last release, as an image: comparing needs no tag, no history and no network.
-RELEASED := $(wildcard protos/v*.binpb)
+# What the protos may not break: the newest release, until there is one the first commit.
+RELEASED = $(shell git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null || git rev-list --max-parents=0 HEAD | tail -n 1)
 
 # Whatever environment this is called from is not ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME
@@ -49,7 +49,7 @@ check-layers: .venv/ready
 # Lint, what released clients rely on, and that the committed code is what the protos generate.
 check-protos: .venv-protos/ready
 	.venv-protos/bin/buf lint protos
-	.venv-protos/bin/buf breaking protos --against $(RELEASED)
+	.venv-protos/bin/buf breaking protos --against '.git#ref=$(RELEASED),subdir=protos'
 	$(call generate)
 	diff -r --exclude=__init__.py --exclude=__pycache__ build/protos/penstock/v1 $(GENERATED) \
 		|| { echo 'The generated code is not what protos/ generates. Run: make protos' >&2; exit 1; }
@@ -70,11 +70,6 @@ protos: .venv-protos/ready ## Generate the code of protos/ into client/src.
 	$(call generate)
 	rm -f $(GENERATED)/*_pb2*
 	cp build/protos/penstock/v1/* $(GENERATED)/
-
-protos-released: .venv-protos/ready ## At a release: from now on, no change may break the protos as they are.
-	rm -f $(RELEASED)
-	.venv-protos/bin/buf build protos --exclude-source-info \
-		--output protos/v$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("client/pyproject.toml", "rb"))["project"]["version"])').binpb
 
 bench: .venv/ready ## Measure it, beside the limit of the machine (docs/benchmarks.md).
 	$(BIN)/python -m benchmarks $(ARGS)

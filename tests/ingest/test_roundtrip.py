@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from frames import CALLER, Log, Sender, expected, hello, make_run, plain_sql, same, same_points
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from penstock_server.core.metrics import Metrics
@@ -68,6 +68,10 @@ async def tell(db: Database, story: list[Any]) -> tuple[Any, list[Log]]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=stories, page_size=st.integers(1, 20))
+# One metric in two shapes, by turns, at one step and time.
+@example(
+    story=[[({"acc": 1.0, "loss": 0.0}, 0, 0), ({"loss": 5.0}, 0, 0), ({"acc": 1.0, "loss": 1.0}, 0, 0)]], page_size=9
+)
 def test_reads_back_what_was_logged(
     db: Database, run: Any, small_chunks: None, story: list[Any], page_size: int
 ) -> None:

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 
 import structlog
+
+_SAME_WISH_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -16,12 +19,14 @@ log = structlog.get_logger(__name__)
 class Stop:
     """Made by the task that runs the process. While that starts, a wish to stop cancels it; then it is told.
 
-    A second signal ends the process at once.
+    A second signal ends the process at once, unless it follows the first so closely that it is the same wish: what
+    stops a process group often sends it twice.
     """
 
     def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
         """`at_once` is done before the process ends at once."""
         self._asked = asyncio.Event()
+        self._asked_at = 0.0
         self._at_once = at_once
         self._starting = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,6 +43,7 @@ class Stop:
             return
         log.info("stopping", reason=reason)
         self._asked.set()
+        self._asked_at = time.monotonic()
         if self._starting is not None:
             self._starting.cancel()
 
@@ -60,6 +66,8 @@ class Stop:
 
     def _signalled(self, number: int) -> None:
         name = signal.Signals(number).name
+        if self.asked and time.monotonic() - self._asked_at < _SAME_WISH_SECONDS:
+            return
         if self.asked:
             log.error("second signal, exiting at once", signal=name)
             self._at_once()

@@ -65,7 +65,7 @@ def by_metric(segments: Sequence[Segment], wanted: Collection[int] | None = None
     Frames of one shape are put in order once for all their metrics. A metric that several shapes have is
     put together from them by (step, time, arrival).
     """
-    shapes: dict[bytes, list[tuple[NDArray[np.int64], ...]]] = {}
+    shapes: dict[bytes, tuple[NDArray[np.int32], list[tuple[NDArray[np.int64], ...]]]] = {}
     arrived = 0
     for segment in segments:
         for ids, frames, values in segment.by_shape():
@@ -76,16 +76,17 @@ def by_metric(segments: Sequence[Segment], wanted: Collection[int] | None = None
                 if not len(chosen):  # type: ignore[arg-type]
                     continue
             part = (segment.steps[frames], segment.times_ms[frames], arrived + frames, values[:, chosen])
-            shapes.setdefault(ids[chosen].tobytes(), []).append(part)  # type: ignore[arg-type]
+            # By all of its metrics, wanted or not: the frames of one shape come in the order of arrival.
+            shapes.setdefault(ids.tobytes(), (ids[chosen], []))[1].append(part)
         arrived += len(segment.steps)
     found: dict[int, list[tuple[Columns, Int64s]]] = {}
-    for key, parts in shapes.items():
+    for ids, parts in shapes.values():
         steps, times, arrivals, values = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = _order(steps, times)
         if order is not None:
             steps, times, arrivals, values = steps[order], times[order], arrivals[order], values[order]
         by_column = np.ascontiguousarray(values.T)
-        for position, metric in enumerate(np.frombuffer(key, np.int32).tolist()):
+        for position, metric in enumerate(ids.tolist()):
             found.setdefault(metric, []).append((Columns(steps, times, by_column[position]), arrivals))
     return {metric: _together(parts) for metric, parts in found.items()}
 

@@ -221,6 +221,8 @@ class Conditions:
         kind = leaf.field.type
         if isinstance(leaf, Membership):
             values = [value for value in (_stored(kind, value) for value in leaf.values) if value is not None]
+            if not values:  # NULL <> ALL of nothing would be true
+                return f"{column} IS NOT NULL" if leaf.negated else "false"
             array = f"{self.parameters.add(values)}::{COLUMN_TYPES[kind]}[]"
             return f"{column} <> ALL({array})" if leaf.negated else f"{column} = ANY({array})"
         operator = leaf.operator
