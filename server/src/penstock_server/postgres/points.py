@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,28 +60,36 @@ def concatenate(parts: Sequence[Columns]) -> Columns:
     )
 
 
+class _Part(NamedTuple):
+    """Frames of one shape, in the order of arrival: `values` is frames × metrics."""
+
+    steps: Int64s
+    times_ms: Int64s
+    arrivals: Int64s
+    values: Float64s
+
+
 def by_metric(segments: Sequence[Segment], wanted: Collection[int] | None = None) -> dict[int, Columns]:
     """The points of one run's segments, metric by metric, each in order. `wanted`: only these metrics.
 
     Frames of one shape are put in order once for all their metrics. A metric that several shapes have is
     put together from them by (step, time, arrival).
     """
-    shapes: dict[bytes, tuple[NDArray[np.int32], list[tuple[NDArray[np.int64], ...]]]] = {}
+    # By all metrics of a shape, wanted or not: parts of one shape follow each other in the order of arrival.
+    shapes: dict[bytes, tuple[NDArray[np.int32], list[_Part]]] = {}
     arrived = 0
     for segment in segments:
         for ids, frames, values in segment.by_shape():
-            if wanted is None:
-                chosen = slice(None)
-            else:
-                chosen = np.flatnonzero(np.isin(ids, list(wanted)))  # type: ignore[assignment]
-                if not len(chosen):  # type: ignore[arg-type]
-                    continue
-            part = (segment.steps[frames], segment.times_ms[frames], arrived + frames, values[:, chosen])
-            # By all of its metrics, wanted or not: the frames of one shape come in the order of arrival.
-            shapes.setdefault(ids.tobytes(), (ids[chosen], []))[1].append(part)
+            if wanted is not None:
+                chosen = np.flatnonzero(np.isin(ids, list(wanted)))
+                values = values[:, chosen]  # noqa: PLW2901
+            part = _Part(segment.steps[frames], segment.times_ms[frames], arrived + frames, values)
+            shapes.setdefault(ids.tobytes(), (ids if wanted is None else ids[chosen], []))[1].append(part)
         arrived += len(segment.steps)
     found: dict[int, list[tuple[Columns, Int64s]]] = {}
     for ids, parts in shapes.values():
+        if not len(ids):
+            continue
         steps, times, arrivals, values = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = _order(steps, times)
         if order is not None:
@@ -88,7 +97,7 @@ def by_metric(segments: Sequence[Segment], wanted: Collection[int] | None = None
         by_column = np.ascontiguousarray(values.T)
         for position, metric in enumerate(ids.tolist()):
             found.setdefault(metric, []).append((Columns(steps, times, by_column[position]), arrivals))
-    return {metric: _together(parts) for metric, parts in found.items()}
+    return {metric: _together(columns) for metric, columns in found.items()}
 
 
 def _together(parts: Sequence[tuple[Columns, Int64s]]) -> Columns:
