@@ -19,6 +19,13 @@ import grpc
 
 from penstock.v1 import metrics_pb2 as pb
 
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    # As the server's: clients may ask whether it is there.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+]
+
 Frame = tuple[dict[str, float], int, int]
 Says = Iterator[pb.StreamMetricsResponse]
 
@@ -107,7 +114,7 @@ class Peer:
         self.sizes: list[int] = []
         self.duplicates = 0
         self.gaps = 0
-        self._server = grpc.server(futures.ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.server(futures.ThreadPoolExecutor(32), options=_OPTIONS)
         method = grpc.stream_stream_rpc_method_handler(
             self._stream, pb.StreamMetricsRequest.FromString, pb.StreamMetricsResponse.SerializeToString
         )

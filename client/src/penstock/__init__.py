@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -58,8 +59,11 @@ _HOMES = {
     "start_run": "tracking",
 }
 
-# gRPC reads it when it is loaded. By default it writes a line to stderr at each os.fork().
+# gRPC reads these when it is loaded. By default it writes a line to stderr at each os.fork(), and runs handlers
+# there that hang and crash (`penstock.forks` tells how).
+FORKS_SAFELY = "grpc" not in sys.modules or "GRPC_ENABLE_FORK_SUPPORT" in os.environ
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+FORKS_SAFELY &= os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false").lower() in ("0", "false", "no", "off")
 
 
 def __getattr__(name: str) -> object:

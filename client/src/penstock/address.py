@@ -104,7 +104,7 @@ def parse_address(url: str | None = None, workspace: str | None = None) -> Addre
         return Address(text, tls=False, workspace=workspace)
     parts = urlsplit(text if "://" in text else f"penstock://{text}")
     try:
-        port = parts.port or (443 if parts.scheme == "https" else _DEFAULT_PORT)
+        port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else _DEFAULT_PORT
     except ValueError:
         port = 0
     if parts.scheme not in ("penstock", "http", "grpc", "https", "grpcs") or not parts.hostname or not port:

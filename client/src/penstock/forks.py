@@ -1,33 +1,54 @@
 """What fork() must not break: gRPC's threads and locks do not live on in the child.
 
-Streams and channels belong to the process that made them. A child makes its own, and the inherited ones
-are kept, unused, so that nothing tries to close them there.
+Seen with grpcio 1.85, in a process that streams: by default, os.fork() runs gRPC's own handlers, which hung
+the fork for ever when a channel had just been closed, and crashed one child in three, also those that never
+called gRPC. With the handlers off, forking is sound, and gRPC in the child is not: every call hangs or aborts.
+So the handlers are off (`penstock/__init__.py`), and what a child has to say goes by a relay, a process of
+its own (`relay`); so does what a process has to say in which gRPC was loaded with the handlers on.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import weakref
 
 import grpc
 
-_inherited: list[object] = []
-_pinned_pid = 0
+import penstock
+
+_user_pid = 0
+_channels: weakref.WeakSet[grpc.Channel] = weakref.WeakSet()
 
 
-def pin_grpc() -> None:
-    """Keep one thread of this process inside gRPC for good.
-
-    When none is, os.fork() runs gRPC's own fork handlers, which were seen to hang the fork for ever shortly
-    after a channel was closed (grpcio 1.85). The channel made here never connects and is never closed.
-    """
-    global _pinned_pid  # noqa: PLW0603  one per process
-    if _pinned_pid != os.getpid():
-        _pinned_pid = os.getpid()
-        pin = grpc.insecure_channel("localhost:1", options=[("grpc.use_local_subchannel_pool", 1)])
-        pin.subscribe(lambda _: None)
-        keep(pin)
+def use_grpc() -> bool:
+    """Whether this process may call gRPC itself. If so, it is taken to do so from here on."""
+    global _user_pid  # noqa: PLW0603  one per process
+    if not _user_pid:
+        _user_pid = os.getpid()
+    return _user_pid == os.getpid()
 
 
-def keep(inherited: object) -> None:
-    """Never destroy this, and so never let gRPC take it down."""
-    _inherited.append(inherited)
+def may_stream() -> bool:
+    """Whether a stream, which may be open at any fork, can be in this process itself."""
+    return use_grpc() and (penstock.FORKS_SAFELY or not hasattr(os, "fork"))
+
+
+def watch(channel: grpc.Channel) -> grpc.Channel:
+    """See to it that a forked child leaves this channel alone."""
+    _channels.add(channel)
+    return channel
+
+
+def keep(thing: object) -> None:
+    """Never destroy this, not even when the interpreter ends: gRPC would wait for threads that are not there."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+def _in_child() -> None:
+    for channel in list(_channels):
+        keep(channel)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

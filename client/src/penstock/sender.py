@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -22,7 +22,9 @@ import grpc
 from penstock import forks
 from penstock.address import Address
 from penstock.buffer import Buffer
+from penstock.relay import RelayedStream
 from penstock.session import End, Pace, Session, Wait
+from penstock.transport import Broken, DirectStream, Stream
 from penstock.v1 import metrics_pb2, runs_pb2
 
 _log = logging.getLogger("penstock")
@@ -104,7 +106,7 @@ class Sender:
         # One per stream, so that no message goes to a thread of an earlier one. Its `put` takes no lock that a
         # signal handler or a fork could find taken.
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._call: grpc.Call | None = None
+        self._open: Stream | None = None
         self._failures = 0
         self._orphan_since: float | None = None
         self._random = random.Random()  # its own: training may have seeded the common one
@@ -148,8 +150,8 @@ class Sender:
         """Send nothing more, whatever there is. Waits for the thread at most `timeout` seconds."""
         self._stopping = True
         self._news.put(None)
-        if call := self._call:
-            call.cancel()
+        if stream := self._open:
+            stream.cancel()
         if (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -172,7 +174,6 @@ class Sender:
         self.state = State.CONNECTING
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._news = news
-        forks.pin_grpc()
         hello = metrics_pb2.Hello(
             protocol=_PROTOCOL,
             run_id=self._run_id,
@@ -184,29 +185,26 @@ class Sender:
             attributes=self._attributes,
         )
         session = Session(self.buffer, hello, self._closing, self._reject, self._pace, self._base)
-        broken: grpc.RpcError | None = None
-        with self._address.stream_channel() as channel:
-            call = channel.stream_stream(
-                _METHOD,
-                request_serializer=None,
-                response_deserializer=metrics_pb2.StreamMetricsResponse.FromString,
-            )(self._requests(session, news), metadata=self._address.metadata)
-            self._call = call
+        broken: Broken | None = None
+        way: Callable[[Address, str, Iterable[bytes]], Stream]
+        way = DirectStream if forks.may_stream() else RelayedStream
+        with way(self._address, _METHOD, self._requests(session, news)) as stream:
+            self._open = stream
             try:
-                for response in call:
+                for message in stream:
+                    response = metrics_pb2.StreamMetricsResponse.FromString(message)
                     session.received(response, time.monotonic())
                     news.put(None)
                     self._orphan_since = None
                     self.state = State.DRAINING if session.draining else State.STREAMING
                     if session.end is End.FINISHED:
                         self._settle(State.CLOSED)
-            except grpc.RpcError as error:
+            except Broken as error:
                 broken = error
             finally:
                 session.end = session.end or End.BROKEN
                 news.put(None)
-                call.cancel()
-                self._call = None
+                self._open = None
         return self._decide(session, broken)
 
     def _requests(self, session: Session, news: queue.SimpleQueue[None]) -> Iterator[bytes]:
@@ -224,8 +222,8 @@ class Sender:
             self.trouble = f"{type(error).__name__}: {error}"
             session.end = End.STALLED
         # A stream that is finished ends of itself; the server may take its time over any other.
-        if session.end is not End.FINISHED and (call := self._call) is not None:
-            call.cancel()
+        if session.end is not End.FINISHED and (stream := self._open) is not None:
+            stream.cancel()
 
     def _closing(self) -> metrics_pb2.Finish | None:
         if self._finish is None:
@@ -242,7 +240,7 @@ class Sender:
 
     # What to do when a stream has ended.
 
-    def _decide(self, session: Session, broken: grpc.RpcError | None) -> float | None:
+    def _decide(self, session: Session, broken: Broken | None) -> float | None:
         """Returns the seconds until the next stream; None: there is none."""
         if session.progressed:
             self._failures = 0
@@ -257,9 +255,8 @@ class Sender:
             case End.STALLED:
                 self.trouble = "the server was silent"
                 return self._backoff()
-        code = broken.code() if isinstance(broken, grpc.Call) else None
-        details = (broken.details() or "") if isinstance(broken, grpc.Call) else ""
-        self.trouble = f"{code.name if code else 'END'}: {details or 'the server ended the stream'}"
+        self.trouble = str(broken or "the server ended the stream")
+        code, details = (broken.code, broken.details) if broken else (None, "")
         if self._stopping:
             return None
         if code is grpc.StatusCode.UNAUTHENTICATED:
@@ -274,7 +271,7 @@ class Sender:
             self._tell("parked", f"the server will not take this run: {details}. Nothing more is sent")
             self._settle(State.PARKED)
             return None
-        return max(self._backoff(), _retry_after(broken))
+        return max(self._backoff(), broken.retry_after if broken else 0.0)
 
     def _hopeless(self, session: Session, code: grpc.StatusCode | None) -> bool:
         if code is grpc.StatusCode.NOT_FOUND and not session.welcomed and self._create_run.parent_run_id:
@@ -332,12 +329,3 @@ def _await(news: queue.SimpleQueue[None], wait: Wait) -> None:
             news.get_nowait()
     except queue.Empty:
         return
-
-
-def _retry_after(broken: grpc.RpcError | None) -> float:
-    """What the server asks us to wait, in seconds."""
-    trailing = broken.trailing_metadata() if isinstance(broken, grpc.Call) else None
-    for key, value in trailing or ():
-        if key == "retry-after-ms" and str(value).isdecimal():
-            return min(int(value) / 1000, 300.0)
-    return 0.0

@@ -1,0 +1,75 @@
+"""How messages get to the server: over a channel of this process. (`relay` is for where that cannot be.)
+
+Messages are bytes here; what they say is not this module's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import grpc
+
+from penstock import forks
+from penstock.address import Address
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Broken(Exception):
+    """A stream ended by an error."""
+
+    code: grpc.StatusCode
+    details: str
+    metadata: Metadata = ()
+
+    @property
+    def retry_after(self) -> float:
+        """What the server asks us to wait, in seconds."""
+        for key, value in self.metadata:
+            if key == "retry-after-ms" and value.isdecimal():
+                return min(int(value) / 1000, 300.0)
+        return 0.0
+
+    def __str__(self) -> str:
+        return f"{self.code.name}: {self.details}"
+
+
+class Stream(Protocol):
+    """An open stream: iterate over the answers. Raises Broken. Leaving its context lets go of it at once."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def cancel(self) -> None:
+        """End it, from any thread; whoever iterates gets Broken."""
+
+
+class DirectStream:
+    """Over a channel that is made for it."""
+
+    def __init__(self, address: Address, path: str, requests: Iterable[bytes], timeout: float | None = None) -> None:
+        self._channel = forks.watch(address.stream_channel())
+        method = self._channel.stream_stream(path, request_serializer=None, response_deserializer=None)
+        self._call = method(iter(requests), timeout=timeout, metadata=address.metadata)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._call
+        except grpc.RpcError as error:
+            trailing = tuple((key, value) for key, value in error.trailing_metadata() or () if isinstance(value, str))
+            raise Broken(error.code(), error.details() or "", trailing) from None
+
+    def cancel(self) -> None:
+        """End it, from any thread; whoever iterates gets Broken."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call.cancel()
+        self._channel.close()
