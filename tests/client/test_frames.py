@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.frames import SHAPE_LIMIT, as_step, as_time_ms, sort_out, texts
+from penstock.frames import SHAPE_LIMIT, as_step, as_time_ms, flattened, sort_out, texts
 from penstock.names import key_problem
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.metrics import check_key
@@ -93,6 +93,29 @@ def test_names_are_those_that_the_server_takes(name: str) -> None:
 def test_nested_dicts_are_flattened() -> None:
     assert logged({"a": {"b": 1, "c": {"d": 2}}, "e": 3}) == {"a/b": 1.0, "a/c/d": 2.0, "e": 3.0}
     assert logged({"a": {}}) == {}
+
+
+nested = st.recursive(
+    st.floats(allow_nan=False),
+    lambda inner: st.dictionaries(st.text("ab/", max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text("ab/", max_size=3), nested, max_size=4))
+def test_the_quick_way_flattens_as_the_careful_one(values: dict[str, Any]) -> None:
+    try:
+        flat = flattened(values)
+    except ValueError:
+        assert {"twice", "name"} & set(kinds(values))  # or the name that comes twice is a bad one
+    else:
+        assert {name: value for name, value in flat.items() if key_problem(name) is None} == logged(values)
+
+
+@pytest.mark.parametrize("values", [{3: 1.0}, {"a": {3: 1.0}}, {"a": {3: {"b": 1.0}}}, None, 0.5])
+def test_the_quick_way_leaves_what_is_odd_to_the_careful_one(values: Any) -> None:
+    with pytest.raises((TypeError, AttributeError)):
+        flattened(values)
 
 
 def test_a_name_that_comes_twice_is_kept_once() -> None:

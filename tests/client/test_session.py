@@ -230,6 +230,23 @@ def test_a_server_that_acknowledges_nothing_is_left() -> None:
     assert session.end is End.STALLED
 
 
+def test_a_record_that_comes_in_at_the_last_moment_is_not_slept_through() -> None:
+    """After the buffer was found empty, and before it could be said that the next record is wanted."""
+    woken: list[None] = []
+
+    class Slow(Buffer):
+        def gather(self) -> int:
+            last = super().gather()
+            if last == 0:
+                log(self, FRAME)
+            return last
+
+    made = Slow(1 << 20, lambda: woken.append(None))
+    made._wanted = False
+    assert made.due(0) is not None
+    assert woken == []
+
+
 def test_an_idle_stream_stays() -> None:
     _, session = conversation()
     assert session.next(1e9) == Wait(None)

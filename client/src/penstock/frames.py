@@ -57,6 +57,26 @@ def sort_out(values: object) -> Sorted:
     return result
 
 
+def flattened(values: Mapping[str, object]) -> dict[str, object]:
+    """Nested dicts flattened quickly, without a look at names and values. Raises where something needs more care."""
+    flat: dict[str, object] = {}
+    count = _flatten_into(flat, values, "")
+    if len(flat) != count:
+        raise ValueError("a name comes twice")
+    return flat
+
+
+def _flatten_into(flat: dict[str, object], values: Mapping[str, object], prefix: str) -> int:
+    count = 0
+    for key, value in values.items():
+        if isinstance(value, dict):
+            count += _flatten_into(flat, value, prefix + key + "/")
+        else:
+            flat[prefix + key] = value
+            count += 1
+    return count
+
+
 def _flatten(values: object, problems: list[Problem], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
     if not isinstance(values, Mapping):
         problems.append(Problem("frame", f"run.log takes a dict of names and numbers, not {type(values).__name__}"))

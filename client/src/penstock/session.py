@@ -80,7 +80,7 @@ class Session:
         self._base = base
         self._lock = threading.Lock()
         self._opened: float | None = None
-        self._position = 0
+        self._position = 0  # the last record sent on this stream; the buffer goes on after what is acknowledged
         self._numbers: dict[Names, int] = {}
         self._parts: Iterator[Batch] = iter(())
         self._outstanding: deque[tuple[int, int]] = deque()  # last_seq and weight
@@ -187,7 +187,6 @@ class Session:
             return
         self._window = welcome.window_bytes or _DEFAULT_WINDOW
         self._message_limit = welcome.max_message_bytes or _DEFAULT_MESSAGE
-        self._position = mark
         self._take_mark(welcome.hwm, now)
 
     def _take_mark(self, hwm: int, now: float) -> None:
@@ -196,6 +195,5 @@ class Session:
             self.progressed = True
             self._quiet_since = now
         self._buffer.acknowledge(mark)
-        self._position = max(self._position, self._buffer.acked)
         while self._outstanding and self._outstanding[0][0] <= mark:
             self._outstanding_bytes -= self._outstanding.popleft()[1]

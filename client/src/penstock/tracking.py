@@ -19,7 +19,7 @@ from penstock import forks
 from penstock.address import Address, parse_address
 from penstock.batches import Update, update_bytes
 from penstock.exits import close_at_exit, forget
-from penstock.frames import Problem, as_step, as_time_ms, sort_out, texts
+from penstock.frames import Problem, as_step, as_time_ms, flattened, sort_out, texts
 from penstock.names import NAME_LIMIT, fit, text_problem
 from penstock.origin import find_origin, rank
 from penstock.progress import wait_settled
@@ -83,15 +83,21 @@ class ActiveRun:
         """
         buffer = self._buffer
         try:
+            numbers: Any = values
             names = tuple(values)
-            shape = buffer.shapes[names]
+            shape = buffer.shapes.get(names)
+            if shape is None:
+                numbers = flattened(values)
+                names = tuple(numbers)
+                shape = buffer.shapes[names]
             # By way of a list, which tells its length, this is the quickest.
-            column = array("d", list(values.values()))
+            column = array("d", list(numbers.values()))
             if step is not None:
                 step = index(step)
             sound = time is None and len(column) == len(names) and (step is None or -_INT64 <= step < _INT64)
         except Exception:  # noqa: BLE001  names not seen before, or something is wrong: the careful way tells what
-            sound = False
+            self._log_carefully(values, step, time)
+            return
         if not sound:
             self._log_carefully(values, step, time)
         elif not buffer.append(shape, column, step, clock.time_ns() // 1_000_000):
