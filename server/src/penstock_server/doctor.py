@@ -60,7 +60,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 def _data_dir(path: Path, *, running: bool) -> Finding:
     if running:
-        return Finding(Verdict.GOOD, "data directory", f"{path}, in use by a server that runs now")
+        remedy = "stop it before another starts on this directory, or give that one its own with --data-dir"
+        return Finding(Verdict.WARNING, "data directory", f"{path} is in use by a server that runs now", remedy)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         remedy = "change its owner or mode, or choose another with --data-dir"

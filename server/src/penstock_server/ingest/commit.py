@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock_server.ingest import parcels as form
-from penstock_server.ingest.parcels import Parcel, RunPart
+from penstock_server.ingest.parcels import Clash, Parcel, RunPart
 from penstock_server.model.errors import NotActive, ParamChanged
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import WriterId
@@ -32,7 +32,7 @@ class Outcome:
     """What became of a flush."""
 
     lost: frozenset[WriterId]  # writers whose mark was not where their batches begin: nothing of theirs went in
-    clashes: Sequence[tuple[Parcel, ParamChanged]]  # updates of committed parcels that clash with what is recorded
+    clashes: Sequence[Clash]  # updates of committed parcels that clash with what is recorded
 
 
 async def commit(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
@@ -79,8 +79,8 @@ async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     if growth is not None:
         await metrics.grow(conn, growth)
     clashes = [clash for part in parts if part.updates for clash in await _update(conn, part)]
-    if clashes and clashes[0][0].unary:
-        raise Refused(clashes[0][1])
+    if clashes and clashes[0].parcel.unary:
+        raise Refused(clashes[0].error)
     return Outcome(lost, clashes)
 
 
@@ -112,11 +112,11 @@ async def _admit(conn: Connection, unary: Sequence[Parcel]) -> bool:
     return await writers.once(conn, only.request, only.run.run_id, only.run.workspace_id, only.principal)
 
 
-async def _update(conn: Connection, part: RunPart) -> list[tuple[Parcel, ParamChanged]]:
+async def _update(conn: Connection, part: RunPart) -> list[Clash]:
     """Records a run's params and tags: of params the first value stays, of tags the last."""
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
-    for _, update in part.updates:
+    for _, _, update in part.updates:
         if update.is_param:
             params.setdefault(update.key, update.value)
         else:
@@ -126,7 +126,7 @@ async def _update(conn: Connection, part: RunPart) -> list[tuple[Parcel, ParamCh
         await runs.put_tags(conn, part.run, tags)
     await changes.notify_run(conn, part.run)
     return [
-        (parcel, ParamChanged(update.key, recorded[update.key], update.value))
-        for parcel, update in part.updates
+        Clash(parcel, position, ParamChanged(update.key, recorded[update.key], update.value))
+        for parcel, position, update in part.updates
         if update.is_param and recorded[update.key] != update.value
     ]

@@ -13,7 +13,7 @@ from penstock_server.ingest.announcer import Announcer
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.compactor import Compactor
 from penstock_server.ingest.frames import Frames
-from penstock_server.ingest.parcels import Parcel
+from penstock_server.ingest.parcels import Clash, Parcel
 from penstock_server.ingest.pipeline import Pipeline
 from penstock_server.ingest.shapes import Shape, Shapes
 from penstock_server.ingest.writer import Writer
@@ -187,8 +187,8 @@ class _Single:
                 1.0,
             ) from None
 
-    def committed(self, parcel: Parcel, clash: Exception | None) -> None:
-        self._settle(clash)
+    def committed(self, parcel: Parcel, clashes: Sequence[Clash]) -> None:
+        self._settle(None)  # a unary batch that clashes is refused as a whole, and not committed
 
     def failed(self, parcel: Parcel, error: Exception) -> None:
         self._settle(error)

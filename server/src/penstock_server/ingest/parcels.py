@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from penstock_server.ingest.frames import Frames
 from penstock_server.ingest.shapes import Shape
 from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import ParamChanged
 from penstock_server.model.runs import RunId
 from penstock_server.model.streams import Reject, Update, WriterId
 from penstock_server.postgres.metrics import Growth
@@ -33,8 +34,8 @@ class Origin(Protocol):
         """Whether nobody waits any more and the parcel must not be committed."""
         ...
 
-    def committed(self, parcel: Parcel, clash: Exception | None) -> None:
-        """It is durable, but for its params that clash with recorded ones, if any."""
+    def committed(self, parcel: Parcel, clashes: Sequence[Clash]) -> None:
+        """It is durable, but for its params that clash with recorded ones."""
         ...
 
     def failed(self, parcel: Parcel, error: Exception) -> None:
@@ -78,13 +79,22 @@ class Parcel:
         return sum(frames.points for frames in self.frames)
 
 
+@dataclass(frozen=True, slots=True)
+class Clash:
+    """An update of a parcel, by its position there, that clashes with what is recorded."""
+
+    parcel: Parcel
+    position: int
+    error: ParamChanged
+
+
 @dataclass(slots=True)
 class RunPart:
-    """What a flush brings for one run, in the order of arrival."""
+    """What a flush brings for one run, in the order of arrival; updates with their positions in their parcels."""
 
     run: RunRef
     frames: list[Frames] = field(default_factory=list)
-    updates: list[tuple[Parcel, Update]] = field(default_factory=list)
+    updates: list[tuple[Parcel, int, Update]] = field(default_factory=list)
 
 
 def by_run(parcels: Iterable[Parcel]) -> list[RunPart]:
@@ -95,7 +105,7 @@ def by_run(parcels: Iterable[Parcel]) -> list[RunPart]:
         if part is None:
             part = parts[parcel.run.run_id] = RunPart(parcel.run)
         part.frames.extend(parcel.frames)
-        part.updates.extend((parcel, update) for update in parcel.updates)
+        part.updates.extend((parcel, position, update) for position, update in enumerate(parcel.updates))
     return list(parts.values())
 
 

@@ -18,7 +18,7 @@ import structlog
 
 from penstock_server import telemetry
 from penstock_server.ingest.commit import Outcome, OutcomeUnknown, Refused, commit
-from penstock_server.ingest.parcels import Parcel
+from penstock_server.ingest.parcels import Clash, Parcel
 from penstock_server.model.errors import InvalidArgument, Unavailable
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import Reject
@@ -165,7 +165,9 @@ class Pipeline:
         return [parcel for parcel in taken if not parcel.origin.gone]
 
     async def _tell(self, taken: Sequence[Parcel], outcome: Outcome) -> None:
-        clashes = {id(parcel): error for parcel, error in outcome.clashes}
+        clashes: dict[int, list[Clash]] = {}
+        for clash in outcome.clashes:
+            clashes.setdefault(id(clash.parcel), []).append(clash)
         for parcel in taken:
             if parcel.mark is not None and parcel.mark.writer_id in outcome.lost:
                 telemetry.ingest_batches.labels("lost_race").inc()
@@ -175,7 +177,7 @@ class Pipeline:
             telemetry.ingest_batches.labels("rejected" if parcel.refused else "committed").inc()
             telemetry.ingest_points.inc(parcel.points)
             self._committed(parcel)
-            parcel.origin.committed(parcel, clashes.get(id(parcel)))
+            parcel.origin.committed(parcel, clashes.get(id(parcel), ()))
             self._done(parcel)
 
     def _fail(self, taken: Sequence[Parcel], error: Exception) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from penstock_server import telemetry
 from penstock_server.ingest import frames
 from penstock_server.ingest.budget import Budget
-from penstock_server.ingest.parcels import Mark, Parcel
+from penstock_server.ingest.parcels import Clash, Mark, Parcel
 from penstock_server.ingest.shapes import Shape, Shapes
 from penstock_server.model import runs
 from penstock_server.model.changes import RunRef
@@ -125,14 +125,15 @@ class Writer:
         """Whether the stream has ended; what it has queued is then the next stream's to send."""
         return self._error is not None
 
-    def committed(self, parcel: Parcel, clash: Exception | None) -> None:
-        """A batch is durable."""
+    def committed(self, parcel: Parcel, clashes: Sequence[Clash]) -> None:
+        """A batch is durable; of its updates those that clash are refused, each alone."""
         assert parcel.mark is not None
         self.hwm = parcel.mark.hi
         if parcel.refused is not None:
             self._notes.append(parcel.refused)
-        if clash is not None:
-            self._notes.append(Reject(parcel.mark.lo + 1, parcel.mark.hi, clash))
+        for clash in clashes:
+            seq = parcel.mark.lo + 1 + clash.position
+            self._notes.append(Reject(seq, seq, clash.error))
 
     def failed(self, parcel: Parcel, error: Exception) -> None:  # the whole stream has failed
         """A batch is not durable, and none after it can be."""
