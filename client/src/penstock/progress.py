@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 _QUIET = 1.0  # seconds before the first line
 _IN_A_FILE = 10.0  # seconds between lines where they are not overwritten
+# stderr may be None, closed, a pipe that nobody reads, or an object that is not quite a file.
+_NO_FILE = (AttributeError, OSError, ValueError)
 
 
 def wait_settled(sender: Sender, run_id: str, timeout: float | None) -> None:
@@ -42,16 +44,18 @@ def _line(sender: Sender, run_id: str, waited: float) -> str:
 
 
 def _is_terminal() -> bool:
-    return sys.stderr is not None and sys.stderr.isatty()
+    try:
+        return sys.stderr.isatty()
+    except _NO_FILE:
+        return False
 
 
 def _say(line: str, *, last: bool) -> None:
-    if sys.stderr is None:
-        return
-    if _is_terminal():
-        sys.stderr.write(f"\r\x1b[K{line[:160]}")
-    elif line:
-        sys.stderr.write(line + "\n")
-    if last and _is_terminal():
-        sys.stderr.write("\r\x1b[K")
-    sys.stderr.flush()
+    try:
+        if _is_terminal():
+            sys.stderr.write(f"\r\x1b[K{line[:160]}" + ("\r\x1b[K" if last else ""))
+        elif line:
+            sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except _NO_FILE:
+        return  # nobody reads it
