@@ -111,6 +111,10 @@ class Buffer:
             self.shapes = {}
         return self.shapes.setdefault(names, Shape(names))
 
+    def call_again(self) -> None:
+        """Call `wake` for the next record: the last call was in vain."""
+        self._wanted = True
+
     def close(self) -> None:
         """Take no more records."""
         self._closed = True

@@ -103,6 +103,7 @@ class Sender:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._unstarted = [True]
+        self._asked = False
         # One per stream, so that no message goes to a thread of an earlier one. Its `put` takes no lock that a
         # signal handler or a fork could find taken.
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -116,6 +117,7 @@ class Sender:
 
     def start(self) -> None:
         """Begin. Does nothing when it has begun."""
+        self._asked = True
         try:
             self._unstarted.pop()  # one thread gets it, and no lock is left behind
         except IndexError:
@@ -126,12 +128,14 @@ class Sender:
         except RuntimeError as error:  # no more threads, or the interpreter is ending
             self._thread = None
             self._unstarted.append(True)
-            self._tell("thread", f"cannot start the thread that sends: {error}")
+            self.trouble = f"cannot start the thread that sends: {error}"
+            self._tell("thread", f"{self.trouble}; tried again with what is logged next")
+            self.buffer.call_again()
 
     @property
     def started(self) -> bool:
         """Whether anything is, or was, to be sent."""
-        return self._thread is not None
+        return self._asked
 
     def wake(self) -> None:
         """Something has come in."""
@@ -140,11 +144,18 @@ class Sender:
             self.start()
 
     def finish(self, status: str | None, end_time_ms: int, refused: int) -> None:
-        """Send what there is, then Finish; takes no more records. `settled` tells when. The first call counts."""
+        """Send what there is, then Finish; takes no more records. `settled` tells when. The first call counts.
+
+        When no thread can be started it is settled at once, but not over: the next call tries again.
+        """
         self.buffer.close()
         if self._finish is None:
             self._finish = metrics_pb2.Finish(status=status, end_time_ms=end_time_ms, refused=refused)
+        if self._thread is None:
+            self.settled.clear()
         self.wake()
+        if self._thread is None:
+            self.settled.set()
 
     def stop(self, timeout: float) -> None:
         """Send nothing more, whatever there is. Waits for the thread at most `timeout` seconds."""
