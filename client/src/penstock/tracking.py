@@ -9,6 +9,7 @@ import threading
 import time as clock
 from array import array
 from collections.abc import Mapping
+from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from operator import index
@@ -124,15 +125,19 @@ class ActiveRun:
 
         Returns whether everything that was logged is committed, and logs a warning that tells what is not.
         `status` None is FINISHED; but in a forked child, and in ranks above 0 of a run that ranks share, the
-        status is left to the others.
+        status is left to the others. A status that there is not is warned of, and taken as None.
         """
-        if not self._sender.started:
+        if self._child and not self._sender.started and not self.unacked:
             forget(self)
             self._buffer.close()
             return self.refused == 0
         self._begin_finish(status)
-        wait_settled(self._sender, self.id, timeout)
-        return self._end_finish()
+        try:
+            if self._sender.started:  # if not even now, there is no thread to be had
+                wait_settled(self._sender, self.id, timeout)
+        finally:  # Ctrl-C while it waits, too, is told what it costs
+            done = self._end_finish()
+        return done
 
     @property
     def state(self) -> str:
@@ -172,10 +177,14 @@ class ActiveRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._entered is not None:
-            _current.reset(self._entered)
-            self._entered = None
-        self.finish(_status_of(error), self._finish_timeout)
+        entered, self._entered = self._entered, None
+        try:
+            if entered is not None:
+                with suppress(ValueError):  # of another context, as in async generators: nothing to put back here
+                    _current.reset(entered)
+        finally:
+            # A forked child that fails in the `with` it was born into does not end its parent's run.
+            self.finish(None if self._child else _status_of(error), self._finish_timeout)
 
     def __repr__(self) -> str:
         return f"<penstock run {self.id} {self.state}>"
@@ -243,7 +252,12 @@ class ActiveRun:
     # The end.
 
     def _begin_finish(self, status: RunStatus | str | None) -> None:
-        known = None if status is None else RunStatus.of(status)
+        known = None
+        if status is not None:
+            try:
+                known = RunStatus.of(status)
+            except ValueError as error:
+                self._warn("status", f"{error}; it is finished as if none were given")
         if known is None and not self._child and not (self._shared and rank()[0] > 0):
             known = RunStatus.FINISHED
         ended = known is not None and known.ended
@@ -255,11 +269,12 @@ class ActiveRun:
             forget(self)
         if sender.state is not State.CLOSED:
             _log.error(
-                "run %s: %d records with %d values are NOT committed (%s)",
+                "run %s: %d records with %d values are NOT committed (%s)%s",
                 self.id,
                 sender.buffer.unacked,
                 sender.buffer.unacked_points,
                 sender.trouble or sender.state.value,
+                self._fate_of_the_run(),
             )
             return False
         sender.stop(timeout=1.0)
@@ -273,6 +288,13 @@ class ActiveRun:
             )
             return False
         return True
+
+    def _fate_of_the_run(self) -> str:
+        """The run itself travels ahead of its records: what is acknowledged proves that it is there."""
+        sender = self._sender
+        if self._child or sender.buffer.acked or sender.state in (State.STREAMING, State.DRAINING):
+            return ""
+        return "; unless the server was reached, the run itself is NOT recorded, nor are its params and tags"
 
     def _stop(self) -> None:
         """At the end of the process."""
