@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
+from collections.abc import Callable
 
+import grpc
 import pytest
-from peer import Peer, eventually
+from peer import Peer, Says, Stream, eventually, plain
 
 import penstock
 from penstock.session import Pace
@@ -57,3 +61,107 @@ def test_without_a_thread_finish_says_that_all_is_lost_and_may_be_called_again(
             assert "1 records with 1 values are NOT committed (cannot start the thread" in caplog.text
         assert run.finish(timeout=20)
         assert steps(peer) == [1]
+
+
+def test_while_somebody_waits_for_the_end_a_server_that_is_back_is_found_soon() -> None:
+    def away_for_long(stream: Stream) -> Says:
+        if stream.number <= 4:
+            stream.context.abort(grpc.StatusCode.UNAVAILABLE, "soon")
+        yield from plain(stream)
+
+    with Peer(away_for_long) as peer:
+        run = start(peer, Pace(backoff_least=20.0, backoff_most=60.0))
+        run.log({"loss": 1.0}, 1)
+        eventually(lambda: run.state == "backoff")
+        assert run.finish(timeout=15)  # after three more streams that fail
+        assert steps(peer) == [1]
+
+
+def test_streams_that_lived_a_while_are_no_failures() -> None:
+    def cut_when_it_is_old(stream: Stream) -> Says:
+        yield stream.welcome()
+        time.sleep(0.1)
+        stream.context.abort(grpc.StatusCode.UNAVAILABLE, "the balancer's limit")
+
+    with Peer(cut_when_it_is_old) as peer:
+        run = start(peer)  # which has nothing to say, so nothing is acknowledged
+        eventually(lambda: len(peer.hellos) >= 4)
+        assert run._sender._failures <= 1
+
+
+def say_no(code: grpc.StatusCode, until: int, *, welcome: bool) -> Callable[[Stream], Says]:
+    """The first `until` streams end with `code`, at Hello or after the first batch, which is not committed."""
+
+    def script(stream: Stream) -> Says:
+        if stream.number > until:
+            yield from plain(stream)
+            return
+        if welcome:
+            yield stream.welcome()
+            next(stream.batches())
+        stream.context.abort(code, "no")
+
+    return script
+
+
+NEVER = [
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.UNIMPLEMENTED,
+]
+
+
+@pytest.mark.parametrize("code", NEVER)
+def test_a_no_to_hello_parks(code: grpc.StatusCode) -> None:
+    with Peer(say_no(code, 1, welcome=False)) as peer:
+        run = start(peer)
+        run.log({"loss": 1.0}, 1)
+        eventually(lambda: run.state == "parked")
+        assert len(peer.hellos) == 1
+
+
+@pytest.mark.parametrize("code", NEVER)
+def test_a_no_in_mid_stream_opens_again(code: grpc.StatusCode) -> None:
+    with Peer(say_no(code, 3, welcome=True)) as peer:
+        run = start(peer)
+        run.log({"loss": 1.0}, 1)
+        assert run.finish(timeout=20)
+        assert steps(peer) == [1]
+
+
+def test_a_message_that_is_called_wrong_again_and_again_parks() -> None:
+    with Peer(say_no(grpc.StatusCode.INVALID_ARGUMENT, 100, welcome=True)) as peer:
+        run = start(peer)
+        run.log({"loss": 1.0}, 1)
+        eventually(lambda: run.state == "parked")
+        assert len(peer.hellos) == 5
+
+
+def test_a_server_that_is_not_there_is_told_of_once_and_so_is_that_it_has_come(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    with Peer() as peer:
+        port = peer.port
+    pace = Pace(backoff_least=0.01, backoff_most=0.05, absent_timeout=0.2)
+    run = penstock.start_run(experiment="test", url=f"127.0.0.1:{port}", pace=pace)
+    run.log({"loss": 1.0}, 1)
+    eventually(lambda: f"no server at 127.0.0.1:{port} (UNAVAILABLE" in caplog.text)
+    assert "up to 256 MiB; check PENSTOCK_URL" in caplog.text
+    with Peer(port=port) as peer:
+        assert run.finish(timeout=20)
+        assert steps(peer) == [1]
+    assert caplog.text.count("no server at") == 1
+    assert caplog.text.count("has answered") == 1
+
+
+def test_a_server_that_was_there_is_not_called_missing(caplog: pytest.LogCaptureFixture) -> None:
+    with Peer() as peer:
+        run = start(peer, Pace(backoff_least=0.01, backoff_most=0.05, absent_timeout=0.0))
+        eventually(lambda: run.state == "streaming")
+    failures = run._sender._failures
+    eventually(lambda: run._sender._failures >= failures + 3)
+    assert "no server" not in caplog.text

@@ -33,7 +33,10 @@ _METHOD = "/penstock.v1.MetricService/StreamMetrics"
 _PROTOCOL = 1
 _REJECTIONS_KEPT = 1_000
 
-# These say that the run cannot be logged to, however often we ask.
+_HURRIED = 1.0  # seconds between streams, at most, while somebody waits for the end
+_COMPLAINTS = 5  # streams that the server has called wrong, with nothing acknowledged between, until we believe it
+
+# As answers to Hello these say that the run cannot be logged to, however often we ask.
 _NEVER = frozenset(
     (
         grpc.StatusCode.NOT_FOUND,
@@ -41,6 +44,7 @@ _NEVER = frozenset(
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.UNIMPLEMENTED,
     )
 )
 
@@ -97,6 +101,7 @@ class Sender:
         self._create_run = create_run
         self._attributes = attributes
         self._pace = pace
+        self._buffer_bytes = buffer_bytes
         self._writer_id = os.urandom(16)
         self._base = 0
         self._finish: metrics_pb2.Finish | None = None
@@ -109,6 +114,9 @@ class Sender:
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._open: Stream | None = None
         self._failures = 0
+        self._complaints = 0
+        self._began: float | None = None  # None once the server has welcomed us
+        self._told_absent = False
         self._orphan_since: float | None = None
         self._random = random.Random()  # its own: training may have seeded the common one
         self._told: set[str] = set()
@@ -169,6 +177,7 @@ class Sender:
     # The thread.
 
     def _work(self) -> None:
+        self._began = time.monotonic()
         while not self._stopping:
             try:
                 delay = self._stream()
@@ -183,6 +192,7 @@ class Sender:
     def _stream(self) -> float | None:
         """One stream, from Hello to its end. Returns the seconds until the next; None: there is none."""
         self.state = State.CONNECTING
+        opened = time.monotonic()
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._news = news
         hello = metrics_pb2.Hello(
@@ -206,7 +216,8 @@ class Sender:
                     response = metrics_pb2.StreamMetricsResponse.FromString(message)
                     session.received(response, time.monotonic())
                     news.put(None)
-                    self._orphan_since = None
+                    if session.welcomed:
+                        self._found()
                     self.state = State.DRAINING if session.draining else State.STREAMING
                     if session.end is End.FINISHED:
                         self._settle(State.CLOSED)
@@ -216,7 +227,12 @@ class Sender:
                 session.end = session.end or End.BROKEN
                 news.put(None)
                 self._open = None
-        return self._decide(session, broken)
+        if session.progressed or (session.welcomed and time.monotonic() - opened >= self._pace.backoff_most):
+            self._failures = 0
+        delay = self._decide(session, broken)
+        if session.end is End.STALLED or (broken is not None and broken.code is grpc.StatusCode.UNAVAILABLE):
+            self._tell_if_absent()
+        return delay
 
     def _requests(self, session: Session, news: queue.SimpleQueue[None]) -> Iterator[bytes]:
         """What the stream says; gRPC asks for it in a thread of its own."""
@@ -253,8 +269,6 @@ class Sender:
 
     def _decide(self, session: Session, broken: Broken | None) -> float | None:
         """Returns the seconds until the next stream; None: there is none."""
-        if session.progressed:
-            self._failures = 0
         match session.end:
             case End.FINISHED:
                 self._settle(State.CLOSED)
@@ -285,11 +299,16 @@ class Sender:
         return max(self._backoff(), broken.retry_after if broken else 0.0)
 
     def _hopeless(self, session: Session, code: grpc.StatusCode | None) -> bool:
+        if session.progressed:
+            self._complaints = 0
         if code is grpc.StatusCode.NOT_FOUND and not session.welcomed and self._create_run.parent_run_id:
             # The parent's own stream may be on its way.
             now = time.monotonic()
             self._orphan_since = self._orphan_since or now
             return now - self._orphan_since > self._pace.parent_timeout
+        if session.welcomed:  # what is wrong with the run, Hello will be told
+            self._complaints += code is grpc.StatusCode.INVALID_ARGUMENT
+            return self._complaints >= _COMPLAINTS
         return code in _NEVER
 
     def _settle(self, state: State) -> None:
@@ -313,7 +332,34 @@ class Sender:
         self.state = State.BACKOFF
         self._failures += 1
         most = min(self._pace.backoff_most, self._pace.backoff_least * 2 ** min(self._failures, 20))
+        if self._finish is not None:
+            most = min(most, _HURRIED)
         return self._random.uniform(most / 2, most)
+
+    def _found(self) -> None:
+        """The server has welcomed us."""
+        self._orphan_since = None
+        self._began = None
+        if self._told_absent:
+            self._told_absent = False
+            _log.warning(
+                "run %s: the server at %s has answered; what was kept is being sent", self._run_id, self._address.target
+            )
+
+    def _tell_if_absent(self) -> None:
+        """Once, when there has been no server for a while: a wrong address looks the same as one that is late."""
+        if self._stopping or self._told_absent or self._began is None:
+            return
+        if time.monotonic() - self._began < self._pace.absent_timeout:
+            return
+        self._told_absent = True
+        _log.warning(
+            "run %s: no server at %s (%s); records are kept in memory, up to %d MiB; check PENSTOCK_URL",
+            self._run_id,
+            self._address.target,
+            self.trouble,
+            self._buffer_bytes >> 20,
+        )
 
     def _sleep(self, seconds: float) -> None:
         """Until it is time; what is logged meanwhile is gathered, so that its size is known."""

@@ -34,6 +34,7 @@ class Pace:
     backoff_least: float = 0.1
     backoff_most: float = 30.0
     parent_timeout: float = 60.0
+    absent_timeout: float = 10.0
 
 
 class End(enum.Enum):
