@@ -386,3 +386,65 @@ async def test_points_of_a_single_batch_keep_their_order(db: Database) -> None:
         for name in "ab":
             found, _ = await metrics.history(CALLER, run.run_id, name)
             assert found.values.tolist() == [value for other, value in points if other == name]
+
+
+@asynccontextmanager
+async def held_up(db: Database, ingest: Ingest, like: RunRef) -> AsyncIterator[None]:
+    """The pipeline of a run waits for a lock; when this ends it goes on."""
+    other = await make_run(db)
+    while (other.run_id.int - like.run_id.int) % 2:
+        other = await make_run(db)
+    opening = hello(other)
+    writer = await ingest.open(CALLER, other, opening)
+    async with db.transaction() as conn:
+        await conn.execute("UPDATE writers SET host = 'x' WHERE id = $1", opening.writer_id)
+        await writer.put(Sender().batch(logs(0, 1)))
+        await asyncio.sleep(0.1)  # it has taken that and stands
+        yield
+    await writer.reached(1)
+
+
+async def test_a_writer_that_comes_back_before_its_old_stream_is_settled(db: Database) -> None:
+    run = await make_run(db)
+    async with working(db) as ingest:
+        opening = hello(run)
+        async with held_up(db, ingest, run):
+            first = await ingest.open(CALLER, run, opening)
+            await first.put(Sender().batch(logs(0, 5)))
+            ingest.close(first)  # the connection is gone, the batch is queued
+            again = asyncio.create_task(ingest.open(CALLER, run, opening))
+            await asyncio.sleep(0.1)
+        second = await again
+        await second.put(Sender(seq=second.hwm + 1).batch(logs(second.hwm, 8 - second.hwm)))
+        await second.reached(8)
+    await holds(db, run, logs(0, 8))
+
+
+async def test_two_streams_of_one_writer_in_one_flush(db: Database) -> None:
+    """Replicas do not know of each other's streams; nor do these two."""
+    run = await make_run(db)
+    async with working(db) as ingest:
+        opening = hello(run)
+        async with held_up(db, ingest, run):
+            first = await ingest.open(CALLER, run, opening)
+            ingest._writers.clear()
+            second = await ingest.open(CALLER, run, opening)
+            await first.put(Sender().batch(logs(0, 5)))
+            await second.put(Sender().batch(logs(0, 5)))
+        await asyncio.gather(first.reached(5), second.reached(5), return_exceptions=True)
+    await holds(db, run, logs(0, 5))
+
+
+async def test_many_opens_of_one_writer_at_once(db: Database) -> None:
+    run = await make_run(db)
+    async with working(db) as ingest:
+        opening = hello(run)
+        before = await ingest.open(CALLER, run, opening)
+        await before.put(Sender().batch(logs(0, 3)))
+        streams = await asyncio.gather(*(ingest.open(CALLER, run, opening) for _ in range(6)))
+        assert sum(not stream.gone for stream in streams) == 1
+        for stream in streams:
+            with suppress(PenstockError):
+                await stream.put(Sender(seq=stream.hwm + 1).batch(logs(stream.hwm, 9 - stream.hwm)))
+                await stream.reached(9)
+    await holds(db, run, logs(0, 9))

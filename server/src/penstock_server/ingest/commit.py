@@ -31,7 +31,7 @@ class Refused(Exception):  # carries the error that the caller is told
 class Outcome:
     """What became of a flush."""
 
-    lost: frozenset[WriterId]  # writers whose mark was not where their batches begin: nothing of theirs went in
+    lost: frozenset[Parcel]  # those whose writer's mark was not where they begin: nothing of them went in
     clashes: Sequence[Clash]  # updates of committed parcels that clash with what is recorded
 
 
@@ -67,7 +67,7 @@ async def _abandon(conn: Connection, transaction: Transaction) -> None:
 async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     lost = await _advance(conn, taken)
     if lost:
-        taken = [parcel for parcel in taken if parcel.mark is None or parcel.mark.writer_id not in lost]
+        taken = [parcel for parcel in taken if parcel not in lost]
     if not await _admit(conn, [parcel for parcel in taken if parcel.unary]):
         return Outcome(lost, ())
     # In the order of run ids, as everybody who locks several runs does.
@@ -84,18 +84,41 @@ async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     return Outcome(lost, clashes)
 
 
-async def _advance(conn: Connection, taken: Sequence[Parcel]) -> frozenset[WriterId]:
-    """Moves the marks; a writer's parcels are consecutive, so its mark moves once, from the first to the last."""
-    moves: dict[WriterId, Advance] = {}
+async def _advance(conn: Connection, taken: Sequence[Parcel]) -> frozenset[Parcel]:
+    """Moves the marks, and returns the parcels that are lost.
+
+    A writer's mark moves once, from its stream's first parcel here to the last, each beginning where the one before
+    ends. Two streams of one writer may both have parcels here, when the writer came back faster than its old stream was
+    settled: they hold the same records, so only one of them can go in.
+    """
+    chains: dict[WriterId, list[Parcel]] = {}
+    lost: set[Parcel] = set()
     for parcel in taken:
         if parcel.mark is None:
             continue
-        mark = parcel.mark
-        first = moves.get(mark.writer_id)
-        moves[mark.writer_id] = Advance(mark.writer_id, mark.lo if first is None else first.lo, mark.hi, mark.epoch)
-    if not moves:
-        return frozenset()
-    return frozenset(moves.keys() - await writers.advance(conn, list(moves.values())))
+        chain = chains.setdefault(parcel.mark.writer_id, [])
+        if chain and not _follows(parcel, chain[-1]):
+            lost.add(parcel)
+        else:
+            chain.append(parcel)
+    moved = await writers.advance(conn, [_move(chain) for chain in chains.values()]) if chains else set()
+    for writer_id, chain in chains.items():
+        if writer_id not in moved:
+            lost.update(chain)
+    return frozenset(lost)
+
+
+def _follows(parcel: Parcel, last: Parcel) -> bool:
+    assert parcel.mark is not None
+    assert last.mark is not None
+    return parcel.origin is last.origin and parcel.mark.lo == last.mark.hi
+
+
+def _move(chain: Sequence[Parcel]) -> Advance:
+    first, last = chain[0].mark, chain[-1].mark
+    assert first is not None
+    assert last is not None
+    return Advance(first.writer_id, first.lo, last.hi, first.epoch)
 
 
 async def _admit(conn: Connection, unary: Sequence[Parcel]) -> bool:

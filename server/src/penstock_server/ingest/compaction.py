@@ -15,6 +15,8 @@ from penstock_server.postgres.points import Columns, by_metric, concatenate
 
 # What one transaction takes: some millions of points.
 _TAKE_BYTES = 16 << 20
+# How many old points a compaction rewrites at most for each new one, beyond filling up a chunk.
+_REWRITE_RATIO = 4
 # How far back a compaction looks for chunks that new points fall into. Points that come later than that make
 # overlapping chunks, which readers sort, rather than have everything rewritten.
 _REWRITE_CHUNKS = 8
@@ -67,6 +69,10 @@ def _to_rewrite(tails: Sequence[Outline], fresh: Mapping[int, Columns]) -> list[
             if chunk.first <= new.key(-1) and chunk.last > new.key(0):
                 first = min(first, position)
                 break
+        # A late frame must not rewrite everything after it: then its chunk overlaps others, which readers sort.
+        room = max(CHUNK_POINTS, _REWRITE_RATIO * len(new))
+        while sum(chunk.points for chunk in tail[first:]) > room:
+            first += 1
         chosen.extend(tail[first:])
     return chosen
 

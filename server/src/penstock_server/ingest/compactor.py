@@ -59,12 +59,11 @@ class Compactor:
         self._wake = asyncio.Event()
 
     def grown(self, parcel: Parcel) -> None:
-        """A batch of the run was committed."""
-        if parcel.frames:
-            backlog = self._runs.setdefault(parcel.run.run_id, _Backlog(time.monotonic()))
-            backlog.segments += 1
-            backlog.frames += sum(frames.count for frames in parcel.frames)
-            backlog.bytes += 8 * parcel.points
+        """A batch of the run with points was committed."""
+        backlog = self._runs.setdefault(parcel.run.run_id, _Backlog(time.monotonic()))
+        backlog.segments += 1
+        backlog.frames += sum(frames.count for frames in parcel.frames)
+        backlog.bytes += 8 * parcel.points
 
     def run_ended(self, run_id: RunId) -> None:
         """The run logs no more."""
@@ -92,14 +91,18 @@ class Compactor:
                 pass
 
     async def _look(self) -> None:
-        """Learns of level 0 as it really is."""
+        """Learns of level 0 as it really is. What is noted meanwhile stays noted."""
         async with self._db.connection() as conn:
             found = await segments.backlog(conn)
-        known, self._runs = self._runs, {}
         for row in found:
-            before = known.get(row.run_id)
-            since = before.since if before else time.monotonic()
-            self._runs[row.run_id] = _Backlog(since, row.segments, row.frames, row.bytes, row.ended)
+            known = self._runs.setdefault(row.run_id, _Backlog(time.monotonic()))
+            known.segments = max(known.segments, row.segments)
+            known.frames = max(known.frames, row.frames)
+            known.bytes = max(known.bytes, row.bytes)
+            known.ended |= row.ended
+        there = {row.run_id for row in found}
+        for run_id in [run_id for run_id, known in self._runs.items() if run_id not in there and not known.bytes]:
+            del self._runs[run_id]
 
     async def _compact_due(self) -> None:
         while True:

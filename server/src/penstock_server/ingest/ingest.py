@@ -19,7 +19,7 @@ from penstock_server.ingest.shapes import Shape, Shapes
 from penstock_server.ingest.writer import Writer
 from penstock_server.model.access import Caller
 from penstock_server.model.changes import RunRef
-from penstock_server.model.errors import Busy, PenstockError, Unavailable
+from penstock_server.model.errors import Busy, PenstockError, Retryable, Unavailable
 from penstock_server.model.runs import RunId
 from penstock_server.model.streams import GoAway, Hello, Update, WriterId
 from penstock_server.postgres import writers
@@ -79,7 +79,10 @@ class Ingest:
             async with asyncio.timeout(max(0.0, deadline - (time.monotonic() - started))):
                 for pipeline in self._pipelines:
                     await pipeline.empty()
-                await self._announcer.flush()
+            # Who watches on another replica is told if it can be; what was accepted is committed either way.
+            with suppress(TimeoutError, Retryable):
+                async with asyncio.timeout(_GRACE):
+                    await self._announcer.flush()
         finally:
             for writer in list(self._writers.values()):
                 writer.end(_stopping())
@@ -93,13 +96,14 @@ class Ingest:
         if self._draining:
             raise _stopping()
         hwm = await self._mark(caller, hello)
-        before = self._writers.get(hello.writer_id)
-        if before is not None:
-            # The writer has come back before its old stream was noticed broken: what that has under way
-            # is let finish, so that the mark is read after it.
+        while (before := self._writers.get(hello.writer_id)) is not None:
+            # The writer has come back before its old stream was settled: what that has under way is let finish,
+            # what it has queued is dropped, and the mark is read after that.
             before.end(Unavailable("the writer opened another stream", 0.1))
             await before.settled()
+            self.close(before)
             hwm = await self._mark(caller, hello)
+        # From the last look to here nobody else had a turn.
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
         self._writers[hello.writer_id] = writer
@@ -112,8 +116,12 @@ class Ingest:
             return await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
 
     def close(self, writer: Writer) -> None:
-        """The stream is over: what it has queued is still committed."""
-        if self._writers.get(writer.writer_id) is writer:
+        """The stream is over: what it has queued is still committed, and until it is, the writer is known."""
+        writer.closed = True
+        self._forget(writer)
+
+    def _forget(self, writer: Writer) -> None:
+        if writer.closed and not writer.unsettled and self._writers.get(writer.writer_id) is writer:
             del self._writers[writer.writer_id]
             self._count_streams()
 
@@ -158,12 +166,15 @@ class Ingest:
         return self._pipelines[run_id.int % len(self._pipelines)]
 
     def _committed(self, parcel: Parcel) -> None:
-        self._announcer.changed(parcel.run)
-        self._compactor.grown(parcel)
+        if parcel.frames:
+            self._announcer.changed(parcel.run)
+            self._compactor.grown(parcel)
 
     def _left(self, parcel: Parcel) -> None:
         self._budget.give(parcel.size)
         parcel.origin.settle(parcel)
+        if isinstance(parcel.origin, Writer):
+            self._forget(parcel.origin)
 
 
 class _Single:

@@ -57,7 +57,7 @@ class Mark:
     hi: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # a parcel is itself only
 class Parcel:
     """What one batch brings. A batch that was refused brings its mark and nothing else."""
 

@@ -60,20 +60,21 @@ class Pipeline:
 
     async def run(self) -> None:
         """Commits what is put, for ever."""
-        flushed_many, took = False, 0.0
+        flushed_many, took, flushed = False, 0.0, 0.0
         try:
             while True:
                 if not self._queue:
                     self._arrived.clear()
                     self._idle.set()
                     await self._arrived.wait()
-                    if flushed_many:
+                    if flushed_many and time.perf_counter() - flushed < _LINGER_MAX:
                         # Others will follow: let them come along, but not for longer than it pays.
                         await asyncio.sleep(min(_LINGER_MAX, 4 * took))
                 started = time.perf_counter()
                 taken = self._take()
                 await self._flush(taken)
-                flushed_many, took = len(taken) > 1, time.perf_counter() - started
+                flushed = time.perf_counter()
+                flushed_many, took = len(taken) > 1, flushed - started
         finally:
             if self._conn is not None:
                 self._conn.terminate()
@@ -165,11 +166,11 @@ class Pipeline:
         return [parcel for parcel in taken if not parcel.origin.gone]
 
     async def _tell(self, taken: Sequence[Parcel], outcome: Outcome) -> None:
-        clashes: dict[int, list[Clash]] = {}
+        clashes: dict[Parcel, list[Clash]] = {}
         for clash in outcome.clashes:
-            clashes.setdefault(id(clash.parcel), []).append(clash)
+            clashes.setdefault(clash.parcel, []).append(clash)
         for parcel in taken:
-            if parcel.mark is not None and parcel.mark.writer_id in outcome.lost:
+            if parcel in outcome.lost:
                 telemetry.ingest_batches.labels("lost_race").inc()
                 lost = "another stream of this writer committed first, or its run was deleted; open the stream again"
                 self._fail([parcel], Unavailable(lost, 0.1))
@@ -177,7 +178,7 @@ class Pipeline:
             telemetry.ingest_batches.labels("rejected" if parcel.refused else "committed").inc()
             telemetry.ingest_points.inc(parcel.points)
             self._committed(parcel)
-            parcel.origin.committed(parcel, clashes.get(id(parcel), ()))
+            parcel.origin.committed(parcel, clashes.get(parcel, ()))
             self._done(parcel)
 
     def _fail(self, taken: Sequence[Parcel], error: Exception) -> None:

@@ -41,13 +41,14 @@ class Writer:
         self.run = run
         self.writer_id = writer_id
         self.hwm = hwm
+        self.closed = False
+        self.unsettled = 0  # how many batches are queued or under way
         self._epoch = epoch
         self._next = hwm + 1
         self._known = shapes
         self._shapes: list[Shape | InvalidArgument] = []
         self._budget = budget
         self._queue = queue
-        self._unsettled = 0
         self._unsettled_bytes = 0
         self._told_hwm = hwm
         self._notes: deque[Reject | Throttle | GoAway] = deque()
@@ -73,13 +74,13 @@ class Writer:
         await self._make_room(batch.size)
         parcel = self._parcel(batch)
         self._next = batch.last_seq + 1
-        self._unsettled += 1
+        self.unsettled += 1
         self._unsettled_bytes += parcel.size
         self._queue(parcel)
 
     async def settled(self) -> None:
         """Waits until nothing of this stream is queued or under way."""
-        while self._unsettled:
+        while self.unsettled:
             await self._wait()
 
     async def reached(self, seq: int) -> None:
@@ -100,7 +101,7 @@ class Writer:
                 self._told_hwm = self.hwm
                 yield Ack(self.hwm)
                 continue
-            if self._error is not None and not self._unsettled:
+            if self._error is not None and not self.unsettled:
                 raise self._error
             await self._wait()
 
@@ -141,7 +142,7 @@ class Writer:
 
     def settle(self, parcel: Parcel) -> None:
         """A batch has left the pipeline, one way or the other."""
-        self._unsettled -= 1
+        self.unsettled -= 1
         self._unsettled_bytes -= parcel.size
         self._wake()
 
@@ -155,7 +156,7 @@ class Writer:
 
     async def _make_room(self, size: int) -> None:
         while self._error is None and (
-            not self._accepting or (self._unsettled and self._unsettled_bytes + size > WINDOW_BYTES)
+            not self._accepting or (self.unsettled and self._unsettled_bytes + size > WINDOW_BYTES)
         ):
             await self._wait()
         if not self._budget.fits(size):

@@ -117,7 +117,7 @@ _OLDEST = f"""
 SELECT {_COLUMNS_READ} FROM metric_segments
  WHERE run_id = $1 AND id IN (
        SELECT id FROM (SELECT id, sum(octet_length(metric_values) + 16 * frames) OVER (ORDER BY id)
-                              - octet_length(metric_values) AS before
+                              - octet_length(metric_values) - 16 * frames AS before
                          FROM metric_segments WHERE run_id = $1) s WHERE before < $2)
  ORDER BY id
 """  # noqa: S608
