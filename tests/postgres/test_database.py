@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,18 @@ import pytest
 
 from penstock_server.model.errors import FailedPrecondition, NotFound, Unavailable
 from penstock_server.postgres import database
-from penstock_server.postgres.database import Database, connect
+from penstock_server.postgres.database import Connection, Database, connect
+
+# Waits for each to be gone.
+CUT = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = $1"
+
+
+@pytest.fixture
+def administrator(postgres: Any, run: Any) -> Iterator[Connection]:
+    """A connection to another database of the same server."""
+    conn = run(asyncpg.connect(postgres.dsn("postgres")))
+    yield conn
+    run(conn.close())
 
 
 async def open_and_close(dsn: str) -> None:
@@ -22,9 +34,39 @@ async def test_synchronous_commit_off_is_refused(dsn: str, db: Database) -> None
     async with db.connection() as conn:
         name = await conn.fetchval("SELECT current_database()")
         await conn.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
-    for opening in (open_and_close(dsn), connect(dsn), db.connect()):
+    for opening in (open_and_close(dsn), connect(dsn)):
         with pytest.raises(FailedPrecondition, match=r"synchronous_commit is off.*SET synchronous_commit = on"):
             await opening
+
+
+async def test_synchronous_commit_off_later_is_for_a_while(db: Database) -> None:
+    async def another() -> None:
+        async with db.connection(), db.connection():
+            pass
+
+    async with db.connection() as conn:
+        name = await conn.fetchval("SELECT current_database()")
+        await conn.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    for opening in (db.connect(), another()):
+        with pytest.raises(Unavailable, match="synchronous_commit is off"):
+            await opening
+    async with db.connection() as conn:
+        await conn.execute(f"ALTER DATABASE {name} RESET synchronous_commit")
+    await (await db.connect()).close()
+    await another()
+
+
+async def test_a_database_that_is_not_there_for_a_while(dsn: str, db: Database, administrator: Connection) -> None:
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await administrator.execute(CUT, name)
+    await administrator.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
+    with pytest.raises(Unavailable, match="away") as caught:
+        await db.connect()
+    assert isinstance(caught.value.__cause__, asyncpg.InvalidCatalogNameError)
+    await administrator.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await (await db.connect()).close()
 
 
 async def test_an_old_postgresql_is_refused(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

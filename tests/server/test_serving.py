@@ -321,6 +321,36 @@ def test_a_database_that_refuses_us_for_a_while_is_no_reason_to_die(postgres, da
     postgres.drop(dsn)
 
 
+def test_a_database_that_is_not_there_for_a_while_is_no_reason_to_die(postgres, data_dir: Path) -> None:
+    """As while one restored from a backup takes its place: who listens and who commits both go on afterwards."""
+    dsn = postgres.create(template="penstock_template")
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    with ServerProcess(data_dir, dsn=dsn) as server:
+        server.start().wait_ready()
+        with server.channel() as channel:
+            run = RunServiceStub(channel).CreateRun(runs_pb2.CreateRunRequest()).run
+            point = metrics_pb2.LogBatchRequest(run_id=run.run_id, metrics=[metrics_pb2.Metric(name="a", value=1)])
+            log_batch = MetricServiceStub(channel).LogBatch
+            log_batch(point)
+            watch = RunServiceStub(channel).WatchRuns(
+                runs_pb2.WatchRunsRequest(run_ids=[run.run_id], changes_only=True), timeout=60
+            )
+            assert next(watch).synced
+            postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            postgres.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'")
+            postgres.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
+            assert fail(log_batch, point).code() is grpc.StatusCode.UNAVAILABLE
+            server.wait_event("listening for changes failed and is tried again")
+            wait(lambda: server.get("/ready")[0] == 503)
+            postgres.execute(f"ALTER DATABASE {name}_away RENAME TO {name}")
+            postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+            wait(lambda: server.get("/ready")[0] == 200)
+            assert next(watch).run.run_id == run.run_id
+            log_batch(point)
+        assert server.stop() == 0
+    postgres.drop(dsn)
+
+
 def test_an_external_database_on_another_revision_is_refused(postgres, tmp_path: Path) -> None:
     dsn = postgres.create()
     env = {"PENSTOCK_DATABASE_URL": dsn}

@@ -68,7 +68,7 @@ class Listener:
                 await self._listen()
                 log.info("the connection that listens for changes was lost; it is made again")
             except Retryable as error:
-                log.warning("listening for changes failed and is tried again", error=str(error))
+                log.warning("listening for changes failed and is tried again", error=str(error.__cause__ or error))
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # only so that replicas take turns
 
     async def _listen(self) -> None:

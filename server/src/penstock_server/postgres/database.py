@@ -52,7 +52,7 @@ class Database:
                 timeout=_CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS + _GRACE_SECONDS,
                 server_settings=_server_settings(STATEMENT_SECONDS),
-                init=_vet,
+                init=_vet_another,
                 reset=_leave,
             )
         return cls(dsn, pool)
@@ -87,11 +87,12 @@ class Database:
                 yield conn
 
     async def connect(self, *, statement_seconds: float = STATEMENT_SECONDS) -> Connection:
-        """A connection of one's own, out of the pool, which the caller closes. Raises Unavailable.
+        """A connection of one's own, out of the pool, which the caller closes. Raises Unavailable, whatever is wrong.
 
         Its statements raise what asyncpg raises; `sqlstate` says what that means.
         """
-        return await connect(self._dsn, statement_seconds=statement_seconds)
+        with _passing():
+            return await _connect(self._dsn, statement_seconds)
 
     async def ready(self) -> None:
         """Returns when the database answers. Raises Unavailable within a few seconds when it does not."""
@@ -103,28 +104,42 @@ class Database:
 
 
 async def connect(dsn: str, *, statement_seconds: float | None = STATEMENT_SECONDS) -> Connection:
-    """A new connection, set as all are. Raises Unavailable; FailedPrecondition when Penstock cannot work there."""
+    """A first connection, set as all are. Raises Unavailable; FailedPrecondition when Penstock cannot work there."""
     try:
-        with translated():
+        return await _connect(dsn, statement_seconds)
+    except Unavailable as error:
+        refusal = error.__cause__
+        if isinstance(refusal, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+            raise FailedPrecondition(f"cannot connect to PostgreSQL: {refusal}; correct database_url") from error
+        raise
+
+
+async def _connect(dsn: str, statement_seconds: float | None) -> Connection:
+    with translated():
+        try:
             conn = await asyncpg.connect(
                 dsn,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=None if statement_seconds is None else statement_seconds + _GRACE_SECONDS,
                 server_settings=_server_settings(statement_seconds),
             )
-            try:
-                await _vet(conn)
-            except BaseException:
-                conn.terminate()
-                raise
-    except (Unavailable, ValueError) as error:
-        refusal = error if isinstance(error, ValueError) else error.__cause__
-        if isinstance(
-            refusal, ValueError | asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError
-        ):
-            raise FailedPrecondition(f"cannot connect to PostgreSQL: {refusal}; correct database_url") from error
-        raise
+        except ValueError as error:
+            raise FailedPrecondition(f"cannot connect to PostgreSQL: {error}; correct database_url") from error
+        try:
+            await _vet(conn)
+        except BaseException:
+            conn.terminate()
+            raise
     return conn
+
+
+@contextlib.contextmanager
+def _passing() -> Iterator[None]:
+    """Inside, what Penstock cannot work with is Unavailable: it could once, so an operator's work is under way."""
+    try:
+        yield
+    except FailedPrecondition as error:
+        raise Unavailable(f"the database cannot be used at the moment: {error}", 5.0) from error
 
 
 async def _vet(conn: Connection) -> None:
@@ -140,6 +155,11 @@ async def _vet(conn: Connection) -> None:
         )
     if encoding != "UTF8":
         raise FailedPrecondition(f"the database's encoding is {encoding}; make one with ENCODING 'UTF8'")
+
+
+async def _vet_another(conn: Connection) -> None:
+    with _passing():
+        await _vet(conn)
 
 
 async def _leave(conn: Connection) -> None:
