@@ -185,8 +185,29 @@ async def test_a_pool_that_is_busy_says_so(dsn: str, monkeypatch: pytest.MonkeyP
         with pytest.raises(Unavailable, match="busy"):
             async with db.connection():
                 pass
-    await db.ready()
+        await db.ready()  # nothing is wrong with the database
     await db.close()
+
+
+async def test_readiness_is_asked_again_when_the_database_is_back(
+    dsn: str, db: Database, administrator: Connection
+) -> None:
+    name = dsn.partition("?")[0].rpartition("/")[2]
+    await db.ready()
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await administrator.execute(CUT, name)
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await db.ready()
+    await administrator.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    await asyncio.gather(*(db.ready() for _ in range(5)))
+    await db.close()
+    with pytest.raises(Unavailable):
+        await db.ready()
+    left = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'"
+    async with asyncio.timeout(30):
+        while await administrator.fetchval(left, name):
+            await asyncio.sleep(0.02)
 
 
 async def test_closing_is_bounded_and_may_be_repeated(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:

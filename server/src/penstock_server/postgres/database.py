@@ -36,6 +36,8 @@ class Database:
     def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
         self._dsn = dsn
         self._pool = pool
+        self._probe: Connection | None = None
+        self._probing = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -62,6 +64,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self._drop_probe()
         try:
             await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
         except TimeoutError:
@@ -95,12 +98,32 @@ class Database:
             return await _connect(self._dsn, statement_seconds)
 
     async def ready(self) -> None:
-        """Returns when the database answers. Raises Unavailable within a few seconds when it does not."""
+        """Returns when the database answers. Raises Unavailable within a few seconds when it does not.
+
+        Asks on a connection kept for this: that all of the pool are in use is no sign of a database that is away.
+        """
         try:
-            async with asyncio.timeout(_READY_SECONDS), self.connection() as conn:
-                await conn.execute("SELECT")
+            async with asyncio.timeout(_READY_SECONDS), self._probing:
+                await self._ask()
         except TimeoutError:
             raise Unavailable("the database does not answer", 1.0) from None
+
+    async def _ask(self) -> None:
+        try:
+            if self._probe is None or self._probe.is_closed():
+                self._probe = await self.connect(statement_seconds=_READY_SECONDS)
+            if self._closed:
+                raise Unavailable("the connections to the database are closed", 1.0)
+            with translated():
+                await self._probe.execute("SELECT")
+        except BaseException:
+            self._drop_probe()  # it may be in the middle of an answer
+            raise
+
+    def _drop_probe(self) -> None:
+        if self._probe is not None:
+            self._probe.terminate()
+            self._probe = None
 
 
 async def connect(dsn: str, *, statement_seconds: float | None = STATEMENT_SECONDS) -> Connection:
