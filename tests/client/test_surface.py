@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import contextvars
+import dataclasses
 import io
+import math
 import signal
 import sys
 import threading
+from collections import UserDict
+from typing import Any
 
 import pytest
 from peer import Peer
@@ -116,3 +121,99 @@ def test_a_child_that_fails_in_the_with_it_was_born_into_does_not_end_its_parent
             """,
         )
     assert sorted(writer.finish.status for writer in peer.writers.values()) == [0, penstock.RunStatus.FINISHED]
+
+
+class Evil:
+    """Raises, whatever it is asked."""
+
+    def __float__(self) -> float:
+        raise RuntimeError(self)
+
+    __index__ = __float__  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+class EvilMapping(UserDict[str, Any]):
+    """As a settings library may have it."""
+
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
+def test_nothing_that_is_logged_raises(caplog: pytest.LogCaptureFixture) -> None:
+    evil: Any = Evil()
+    mapping: Any = EvilMapping({"other": 1.0})
+    with Peer() as peer, penstock.start_run(url=peer.url, pace=QUICK, params=mapping, tags=mapping) as run:
+        for step in (10**5000, evil, math.nan):
+            run.log({"loss": 1.0}, step)
+        run.log({"loss": 1.0}, 1, evil)
+        run.log({"evil": evil, "loss": 2.0}, 2)
+        run.log(evil)
+        run.log(mapping)
+        run.log({"outer": mapping})
+        run.log_params({"evil": evil, "good": 1})
+        run.log_params(mapping)
+        run.log_param([], 1)  # type: ignore[arg-type]
+        run.set_tags(mapping)
+        run.set_tag({}, 1)  # type: ignore[arg-type]
+        run.log({"loss": 3.0}, 3)
+    assert [(values, step) for values, step, _ in peer.frames] == [({"loss": step}, step) for step in (1.0, 2.0, 3.0)]
+    assert ("param", "good", "1") in peer.writer.records
+    assert run.refused == 2 + 3 + 1 + 3 + 1 + 4
+    assert caplog.text.count("RuntimeError (no items) while taking what is logged") == 1
+
+
+def test_each_name_is_told_of_once_and_not_too_many(caplog: pytest.LogCaptureFixture) -> None:
+    with Peer() as peer, penstock.start_run(url=peer.url, pace=QUICK) as run:
+        for _ in range(2):
+            run.log({f"text/{number}": "high" for number in range(100)})
+        run.log({"loss": 1.0}, 0.5)  # type: ignore[arg-type]  another kind is told all the same
+    told = [record.getMessage() for record in caplog.records if "told once" in record.getMessage()]
+    assert len(told) == 20 + 1
+    assert "20 are told" in told[19]
+    assert run.refused == 201
+
+
+@dataclasses.dataclass
+class Net:
+    depth: int = 3
+
+
+@dataclasses.dataclass
+class Settings:
+    lr: float = 0.1
+    net: Net = dataclasses.field(default_factory=Net)
+
+
+class Keys:
+    def keys(self) -> list[str]:
+        return ["lr"]
+
+    def __getitem__(self, key: str) -> float:
+        return 0.1
+
+
+@pytest.mark.parametrize(
+    ("params", "recorded"),
+    [
+        (argparse.Namespace(lr=0.1, layers=[1, 2]), {"lr": "0.1", "layers": "[1, 2]"}),
+        (Settings(), {"lr": "0.1", "net/depth": "3"}),
+        (Keys(), {"lr": "0.1"}),
+        ({}, {}),
+    ],
+)
+def test_params_are_what_people_keep_settings_in(params: object, recorded: dict[str, str]) -> None:
+    with Peer() as peer, penstock.start_run(url=peer.url, pace=QUICK, params=params) as run:
+        run.log_params(params)  # type: ignore[arg-type]
+    assert dict(peer.hellos[0].create_run.params) == recorded
+    assert {key: value for _, key, value in peer.writer.records} == recorded
+    assert run.refused == 0
+
+
+def test_a_status_prints_its_name() -> None:
+    status = penstock.RunStatus.FINISHED
+    assert (str(status), f"{status}", f"{status:>9}", status == 3) == ("FINISHED", "FINISHED", " FINISHED", True)

@@ -6,10 +6,12 @@ Names that have been here once go straight into the buffer.
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import datetime
 import operator
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -23,10 +25,11 @@ _DEPTH_LIMIT = 32
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that cannot be stored. Each `kind` is warned of once per run."""
+    """Something that cannot be stored. Each `kind` is warned of once per run; where it has a `name`, once per name."""
 
     kind: str
     message: str
+    name: str = ""
 
 
 @dataclass(slots=True)
@@ -43,15 +46,16 @@ def sort_out(values: object) -> Sorted:
     good: dict[str, float] = {}
     for name, value in _flatten(values, result.problems):
         if why := key_problem(name):
-            result.problems.append(Problem("name", f"a metric's name: {why}"))
+            result.problems.append(Problem("name", f"a metric's name: {why}", name))
         elif name in good:
-            result.problems.append(Problem("twice", f"metric {name!r} comes twice in one call; the first is kept"))
+            told = f"metric {name!r} comes twice in one call; the first is kept"
+            result.problems.append(Problem("twice", told, name))
         else:
             try:
                 good[name] = array("d", [cast("float", value)])[0]  # it says what is no number
             except Exception as error:  # noqa: BLE001  whatever a foreign __float__ raises
-                told = f"metric {name!r}: {type(value).__name__} is no number ({error})"
-                result.problems.append(Problem("value", told[:500]))
+                told = f"metric {name!r}: {type(value).__name__} is no number ({shown(error, str)})"
+                result.problems.append(Problem("value", told[:500], name))
     for names in _frames_of(good):
         result.frames.append((names, array("d", [good[name] for name in names])))
     return result
@@ -107,6 +111,7 @@ def _frames_of(good: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
 
 def texts(values: object, kind: str, prefix: str = "", depth: int = 0) -> tuple[list[tuple[str, str]], list[Problem]]:
     """The keys and texts that params or tags (`kind`) make, nested dicts flattened, and what cannot be stored."""
+    values = _as_dict(values)
     if not isinstance(values, Mapping):
         return [], [Problem(f"{kind} dict", f"{kind}s are a dict, not {type(values).__name__}")]
     limit = PARAM_VALUE_LIMIT if kind == "param" else TAG_VALUE_LIMIT
@@ -119,25 +124,45 @@ def texts(values: object, kind: str, prefix: str = "", depth: int = 0) -> tuple[
             good += deeper
             problems += more
         elif why := key_problem(name):
-            problems.append(Problem(f"{kind} key", f"the key of a {kind}: {why}"))
+            problems.append(Problem(f"{kind} key", f"the key of a {kind}: {why}", shown(key)))
         else:
             try:
                 text = str(value)
             except Exception as error:  # noqa: BLE001  whatever a foreign __str__ raises
-                problems.append(Problem(f"{kind} value", f"{kind} {name!r} has no text: {error}"[:500]))
+                told = f"{kind} {name!r} has no text: {shown(error, str)}"
+                problems.append(Problem(f"{kind} value", told[:500], name))
                 continue
             if why := text_problem(text, limit):
-                problems.append(Problem(f"{kind} value", f"{kind} {name!r}: {why}"))
+                problems.append(Problem(f"{kind} value", f"{kind} {name!r}: {why}", name))
             else:
                 good.append((name, text))
     return good, problems
+
+
+def _as_dict(given: object) -> object:
+    """What people keep their settings in, as a dict; anything else as it is."""
+    if isinstance(given, Mapping):
+        return given
+    if isinstance(given, argparse.Namespace):
+        return vars(given)
+    if dataclasses.is_dataclass(given) and not isinstance(given, type):
+        return dataclasses.asdict(given)
+    return dict(given) if callable(getattr(given, "keys", None)) else given  # type: ignore[call-overload]
+
+
+def shown(thing: object, how: Callable[[object], str] = repr) -> str:
+    """Some text for a message, whatever a foreign __repr__ or __str__ does."""
+    try:
+        return how(thing)[:60]
+    except Exception:  # noqa: BLE001  its type says enough
+        return f"<{type(thing).__name__}>"
 
 
 def as_step(step: object) -> int | None:
     """`step` as int64; None when it is none: not a whole number, or beyond 64 bits."""
     try:
         whole = operator.index(step)  # type: ignore[arg-type]
-    except TypeError:
+    except Exception:  # noqa: BLE001  it has none, or a foreign __index__ raises
         try:
             number = float(step)  # type: ignore[arg-type]
             whole = int(number)

@@ -26,6 +26,12 @@ class RunStatus(enum.IntEnum):
     FAILED = 4
     KILLED = 5
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
     @property
     def wire(self) -> str:
         """As in the protocol."""

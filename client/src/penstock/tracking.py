@@ -8,7 +8,7 @@ import os
 import threading
 import time as clock
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from penstock import forks
 from penstock.address import Address, parse_address
 from penstock.batches import Update, update_bytes
 from penstock.exits import close_at_exit, forget
-from penstock.frames import Problem, as_step, as_time_ms, flattened, sort_out, texts
+from penstock.frames import Problem, as_step, as_time_ms, flattened, shown, sort_out, texts
 from penstock.names import NAME_LIMIT, fit, text_problem
 from penstock.origin import find_origin, rank
 from penstock.progress import wait_settled
@@ -36,6 +36,7 @@ _BUFFER_BYTES = 256 << 20
 _FINISH_TIMEOUT = 120.0
 _HELLO_BYTES = 256 << 10  # params and tags beyond this follow in the stream
 _INT64 = 2**63
+_NAMES_WARNED = 20
 
 _current: ContextVar[ActiveRun | None] = ContextVar("penstock_run", default=None)
 
@@ -60,7 +61,7 @@ class ActiveRun:
     """A run that is being logged to. Made by `start_run`; may be used by any thread, and in children after a fork.
 
     No method raises because of what is logged or because of the server: what cannot be taken is warned of,
-    once per kind, and counted in `refused`.
+    once per kind and name, and counted in `refused`.
     """
 
     def __init__(self, plan: _Plan, host: str, *, shared: bool, finish_timeout: float) -> None:
@@ -70,7 +71,8 @@ class ActiveRun:
         self._shared = shared
         self._finish_timeout = finish_timeout
         self._child = False
-        self._warned: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
+        self._names_warned = 0
         self._refused = 0
         self._counting = threading.RLock()
         self._entered: Token[ActiveRun | None] | None = None
@@ -97,28 +99,28 @@ class ActiveRun:
                 step = index(step)
             sound = time is None and len(column) == len(names) and (step is None or -_INT64 <= step < _INT64)
         except Exception:  # noqa: BLE001  names not seen before, or something is wrong: the careful way tells what
-            self._log_carefully(values, step, time)
+            self._guarded(lambda: self._log_carefully(values, step, time))
             return
         if not sound:
-            self._log_carefully(values, step, time)
+            self._guarded(lambda: self._log_carefully(values, step, time))
         elif not buffer.append(shape, column, step, clock.time_ns() // 1_000_000):
             self._no_room(len(column))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record params, as text. A param is written once: another value is refused by the server; see `rejected`."""
-        self._log_texts(params, "param")
+        self._guarded(lambda: self._log_texts(params, "param"))
 
     def log_param(self, key: str, value: object) -> None:
         """Record one param."""
-        self._log_texts({key: value}, "param")
+        self._guarded(lambda: self._log_texts({key: value}, "param"))
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Set tags, as text, replacing those of the same key."""
-        self._log_texts(tags, "tag")
+        self._guarded(lambda: self._log_texts(tags, "tag"))
 
     def set_tag(self, key: str, value: object) -> None:
         """Set one tag."""
-        self._log_texts({key: value}, "tag")
+        self._guarded(lambda: self._log_texts({key: value}, "tag"))
 
     def finish(self, status: RunStatus | str | None = None, timeout: float | None = None) -> bool:
         """End the run: waits until all is committed, at most `timeout` seconds; None: as long as it takes.
@@ -191,6 +193,16 @@ class ActiveRun:
 
     # The careful way.
 
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """For what nobody has thought of: mappings that raise, say. Nothing that is logged ends training."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001
+            self._count(1)
+            self._warn(
+                "bug", f"{type(error).__name__} ({shown(error, str)}) while taking what is logged; it is left out"
+            )
+
     def _log_carefully(self, values: object, step: object, time: object) -> None:
         self._at_home()
         found = sort_out(values)
@@ -199,13 +211,13 @@ class ActiveRun:
         if time is not None:
             told = as_time_ms(time)
             if told is None:
-                self._warn("time", f"{time!r} is no time (seconds since 1970, to the year 9999); now is taken")
+                self._warn("time", f"{shown(time)} is no time (seconds since 1970, to the year 9999); now is taken")
             else:
                 when = told
         whole = None
         if step is not None and (whole := as_step(step)) is None:
             self._count(sum(len(names) for names, _ in found.frames))
-            self._warn("step", f"step {str(step)[:60]} is no 64-bit integer; what comes with it is not logged")
+            self._warn("step", f"step {shown(step, str)} is no 64-bit integer; what comes with it is not logged")
             return
         for names, column in found.frames:
             shape = self._buffer.shapes.get(names) or self._buffer.learn(names)
@@ -224,7 +236,7 @@ class ActiveRun:
         if problems:
             self._count(len(problems))
             for problem in problems:
-                self._warn(problem.kind, problem.message)
+                self._warn(problem.kind, problem.message, problem.name)
 
     def _no_room(self, values: int) -> None:
         self._count(values)
@@ -243,11 +255,20 @@ class ActiveRun:
         with self._counting:
             self._refused += values
 
-    def _warn(self, kind: str, message: str) -> None:
-        """Once per kind."""
-        if kind not in self._warned:
-            self._warned.add(kind)
-            _log.warning("run %s: %s (told once; run.refused counts)", self.id, message)
+    def _warn(self, kind: str, message: str, name: str = "") -> None:
+        """Once per kind and name, and of so many names at most."""
+        if (kind, name) in self._warned:
+            return
+        if name:
+            if self._names_warned == _NAMES_WARNED:
+                return
+            self._names_warned += 1
+        self._warned.add((kind, name))
+        last = (
+            f", and no other name from here on: {_NAMES_WARNED} are told" if self._names_warned == _NAMES_WARNED else ""
+        )
+        how = f"told once per name{last}" if name else "told once"
+        _log.warning("run %s: %s (%s; run.refused counts)", self.id, message, how)
 
     # The end.
 
@@ -319,8 +340,8 @@ class ActiveRun:
 def start_run(
     experiment: str | None = None,
     name: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, Any] | None = None,
+    params: object = None,
+    tags: object = None,
     *,
     run_id: str | None = None,
     run_key: str | None = None,
@@ -337,7 +358,7 @@ def start_run(
     Args:
         experiment: its name; made when there is none. None: "Default".
         name: for people. None: the server makes one up.
-        params: recorded as text, nested dicts flattened with `/`.
+        params: a dict, argparse Namespace, dataclass or what has `keys()`; as text, nested dicts flattened with `/`.
         tags: set as text, beside those that tell where the run comes from.
         run_id: goes on with this run, as one more writer; makes it when there is none.
         run_key: any text that all processes of a job know, such as its id in the scheduler: they log into one run.
@@ -392,12 +413,18 @@ def start_run(
     return run
 
 
-def _given(params: Mapping[str, Any] | None, tags: Mapping[str, Any] | None) -> tuple[list[Update], list[Problem]]:
+def _given(params: object, tags: object) -> tuple[list[Update], list[Problem]]:
     """What of the params and tags can be stored, and what cannot."""
-    good_params, bad_params = texts(params or {}, "param")
-    good_tags, bad_tags = texts(tags or {}, "tag")
-    updates = [Update(True, *pair) for pair in good_params] + [Update(False, *pair) for pair in good_tags]
-    return updates, bad_params + bad_tags
+    updates: list[Update] = []
+    problems: list[Problem] = []
+    for kind, given in (("param", params), ("tag", tags)):
+        try:
+            pairs, bad = texts({} if given is None else given, kind)
+        except Exception as error:  # noqa: BLE001  whatever a foreign mapping raises
+            pairs, bad = [], [Problem(f"{kind} dict", f"{kind}s: {type(error).__name__} ({shown(error, str)})")]
+        updates += [Update(kind == "param", *pair) for pair in pairs]
+        problems += bad
+    return updates, problems
 
 
 def _put(create: runs_pb2.CreateRunRequest, updates: list[Update], *, everything_later: bool) -> list[Update]:
