@@ -151,6 +151,18 @@ async def test_a_repeated_create_returns_the_run_as_it_stands(runs: Runs) -> Non
         assert (run.id, run.name, run.status, run.params) == (new.run_id, "first", RunStatus.FINISHED, {"lr": "1"})
 
 
+async def test_a_run_of_another_experiment_is_not_shown(runs: Runs, experiments: Experiments) -> None:
+    here, there = [await experiments.create(CALLER, name) for name in ("here", "there")]
+    made = await runs.create(CALLER, NewRun(run_id=new_run_id(), experiment_id=there.id, request_id="r"))
+    assert await runs.create(CALLER, NewRun(run_id=made.id, experiment_id=there.id)) == made
+    for again in (NewRun(run_id=made.id, experiment_id=here.id), NewRun(request_id="r", experiment_id=here.id)):
+        with pytest.raises(AlreadyExists, match="another experiment"):
+            await runs.create(CALLER, again)
+    # A writer that comes again still says the name that the experiment had.
+    await experiments.rename(CALLER, there.id, "elsewhere")
+    assert await runs.create(CALLER, NewRun(run_id=made.id, experiment_name="there")) == made
+
+
 async def test_a_run_id_of_another_workspace_is_taken(runs: Runs, db: Database) -> None:
     await execute(db, "INSERT INTO workspaces (name) VALUES ('other')")
     await execute(

@@ -25,17 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/access.proto\x12\x0bpenstock.v1\x1a google/protobuf/descriptor.proto\"m\n\x06\x41\x63\x63\x65ss\x12+\n\npermission\x18\x01 \x01(\x0e\x32\x17.penstock.v1.Permission\x12\'\n\x08resource\x18\x02 \x01(\x0e\x32\x15.penstock.v1.Resource\x12\r\n\x05\x66ield\x18\x03 \x01(\t*\x80\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_READ\x10\x01\x12\x14\n\x10PERMISSION_WRITE\x10\x02\x12\x15\n\x11PERMISSION_MANAGE\x10\x03\x12\x14\n\x10PERMISSION_ADMIN\x10\x04*\x86\x01\n\x08Resource\x12\x18\n\x14RESOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12RESOURCE_WORKSPACE\x10\x01\x12\x17\n\x13RESOURCE_EXPERIMENT\x10\x02\x12\x10\n\x0cRESOURCE_RUN\x10\x03\x12\x1d\n\x19RESOURCE_REGISTERED_MODEL\x10\x04:E\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.penstock.v1.Accessb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18penstock/v1/access.proto\x12\x0bpenstock.v1\x1a google/protobuf/descriptor.proto\"\xd9\x01\n\x06\x41\x63\x63\x65ss\x12+\n\npermission\x18\x01 \x01(\x0e\x32\x17.penstock.v1.Permission\x12\'\n\x08resource\x18\x02 \x01(\x0e\x32\x15.penstock.v1.Resource\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12(\n\x04\x61lso\x18\x04 \x03(\x0b\x32\x1a.penstock.v1.Access.Target\x1a@\n\x06Target\x12\'\n\x08resource\x18\x01 \x01(\x0e\x32\x15.penstock.v1.Resource\x12\r\n\x05\x66ield\x18\x02 \x01(\t*\x80\x01\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x13\n\x0fPERMISSION_READ\x10\x01\x12\x14\n\x10PERMISSION_WRITE\x10\x02\x12\x15\n\x11PERMISSION_MANAGE\x10\x03\x12\x14\n\x10PERMISSION_ADMIN\x10\x04*\x86\x01\n\x08Resource\x12\x18\n\x14RESOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12RESOURCE_WORKSPACE\x10\x01\x12\x17\n\x13RESOURCE_EXPERIMENT\x10\x02\x12\x10\n\x0cRESOURCE_RUN\x10\x03\x12\x1d\n\x19RESOURCE_REGISTERED_MODEL\x10\x04:E\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xb9\x8e\x03 \x01(\x0b\x32\x13.penstock.v1.Accessb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.v1.access_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERMISSION']._serialized_start=187
-  _globals['_PERMISSION']._serialized_end=315
-  _globals['_RESOURCE']._serialized_start=318
-  _globals['_RESOURCE']._serialized_end=452
-  _globals['_ACCESS']._serialized_start=75
-  _globals['_ACCESS']._serialized_end=184
+  _globals['_PERMISSION']._serialized_start=296
+  _globals['_PERMISSION']._serialized_end=424
+  _globals['_RESOURCE']._serialized_start=427
+  _globals['_RESOURCE']._serialized_end=561
+  _globals['_ACCESS']._serialized_start=76
+  _globals['_ACCESS']._serialized_end=293
+  _globals['_ACCESS_TARGET']._serialized_start=229
+  _globals['_ACCESS_TARGET']._serialized_end=293
 # @@protoc_insertion_point(module_scope)

@@ -1,8 +1,9 @@
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -35,11 +36,20 @@ ACCESS_FIELD_NUMBER: _ClassVar[int]
 access: _descriptor.FieldDescriptor
 
 class Access(_message.Message):
-    __slots__ = ("permission", "resource", "field")
+    __slots__ = ("permission", "resource", "field", "also")
+    class Target(_message.Message):
+        __slots__ = ("resource", "field")
+        RESOURCE_FIELD_NUMBER: _ClassVar[int]
+        FIELD_FIELD_NUMBER: _ClassVar[int]
+        resource: Resource
+        field: str
+        def __init__(self, resource: _Optional[_Union[Resource, str]] = ..., field: _Optional[str] = ...) -> None: ...
     PERMISSION_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     FIELD_FIELD_NUMBER: _ClassVar[int]
+    ALSO_FIELD_NUMBER: _ClassVar[int]
     permission: Permission
     resource: Resource
     field: str
-    def __init__(self, permission: _Optional[_Union[Permission, str]] = ..., resource: _Optional[_Union[Resource, str]] = ..., field: _Optional[str] = ...) -> None: ...
+    also: _containers.RepeatedCompositeFieldContainer[Access.Target]
+    def __init__(self, permission: _Optional[_Union[Permission, str]] = ..., resource: _Optional[_Union[Resource, str]] = ..., field: _Optional[str] = ..., also: _Optional[_Iterable[_Union[Access.Target, _Mapping]]] = ...) -> None: ...

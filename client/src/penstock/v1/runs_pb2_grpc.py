@@ -93,6 +93,7 @@ class RunServiceServicer(object):
 
     def CreateRun(self, request, context):
         """Makes a run. Idempotent by `run_id` and by `request_id`: a repeated call returns the run that the first one made.
+        ALREADY_EXISTS when that run is in another experiment than `experiment_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,8 @@ class Runs:
     async def create(self, caller: Caller, new: NewRun) -> Run:
         """Makes a run, or returns the one that the same run id or request id made before, as it stands.
 
-        Raises NotFound and NotActive of its experiment, NotFound of its parent.
+        Raises NotFound and NotActive of its experiment, NotFound of its parent, and AlreadyExists when that run is
+        in another experiment than the one given by id.
         """
         _check(new)
         run_id = new.run_id or new_run_id()
@@ -54,17 +55,22 @@ class Runs:
         async with self._db.transaction() as conn:
             made = await _made_before(conn, caller, run_id, new)
             if made is None:
-                run = RunRef(caller.workspace_id, await _hold_experiment(conn, caller, new), run_id)
+                ref = RunRef(caller.workspace_id, await _hold_experiment(conn, caller, new), run_id)
                 if new.parent_run_id is not None:
                     await runs.locate(conn, caller.workspace_id, new.parent_run_id)
-                if await runs.add(conn, run, new):
-                    await changes.notify_run(conn, run)
+                if await runs.add(conn, ref, new):
+                    await changes.notify_run(conn, ref)
                     made = run_id
                 else:  # another made it in the meantime, and has committed it
                     made = await _made_before(conn, caller, run_id, new)
             if made is None:
                 raise AlreadyExists("run", format_run_id(run_id))
-            return await runs.load_one(conn, caller.workspace_id, made)
+            run = await runs.load_one(conn, caller.workspace_id, made)
+        # Who may write into the one experiment is not shown a run of another. A name is no such claim: it is looked up
+        # in the workspace, and may be another by the time that a writer sends the same again.
+        if new.experiment_id not in (None, run.experiment_id):
+            raise AlreadyExists("run", format_run_id(made), "it is in another experiment")
+        return run
 
     async def get(self, caller: Caller, run_id: RunId) -> Run:
         """One run with all there is of it, whatever its stage. Raises NotFound."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -18,21 +19,39 @@ class UndeclaredAccessError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """A kind of resource, and the path to the field of the request that names some."""
+
+    resource: Resource
+    path: tuple[str, ...] = ()
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """The path to the message that the field stands in."""
+        return self.path[:-1]
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
-    """What one method declares: `permission` on the resources that `path` leads to in the request."""
+    """What one method declares: `permission` on all that `targets` lead to. Those within one message stand together."""
 
     permission: Permission
-    resource: Resource
-    path: tuple[str, ...]
+    targets: tuple[Target, ...]
 
     def needs(self, request: Message) -> list[Need]:
-        """What this very request needs."""
-        needs = [Need(self.permission, self.resource, tuple(_ids(request, self.path)))]
-        if self.path == ("hello", "run_id") and request.hello.HasField("create_run"):  # type: ignore[attr-defined]
-            # The run may not be there yet, and then there is only its experiment to ask about.
-            experiment = _ids(request, ("hello", "create_run", "experiment_id"))
-            needs.append(Need(self.permission, Resource.EXPERIMENT, tuple(experiment)))
-        return needs
+        """What this very request needs; one need at least."""
+        workspace = Need(self.permission, Resource.WORKSPACE)
+        needs: list[Need] = []
+        for within, targets in groupby(self.targets, key=lambda target: target.within):
+            message = _message(request, within)
+            if message is not None:
+                named = [self._need(target, ids) for target in targets if (ids := _ids(message, target))]
+                needs += named or [workspace]
+        return needs or [workspace]
+
+    def _need(self, target: Target, ids: tuple[str, ...]) -> Need:
+        # What is looked up in the workspace is no workspace's id.
+        return Need(self.permission, target.resource, () if target.resource is Resource.WORKSPACE else ids)
 
 
 def declared(method: MethodDescriptor) -> Declared:
@@ -41,13 +60,21 @@ def declared(method: MethodDescriptor) -> Declared:
     if not options.HasExtension(access_pb2.access):
         raise UndeclaredAccessError(f"{method.full_name} has no (penstock.v1.access) option")
     access: access_pb2.Access = options.Extensions[access_pb2.access]
-    if not access.permission or not access.resource:
-        raise UndeclaredAccessError(f"{method.full_name}: its access option lacks the permission or the resource")
-    path = tuple(access.field.split(".")) if access.field else ()
-    if not path and access.resource != access_pb2.RESOURCE_WORKSPACE:
+    fields: list[access_pb2.Access | access_pb2.Access.Target] = [access, *access.also]
+    if not access.permission or not all(field.resource for field in fields):
+        raise UndeclaredAccessError(f"{method.full_name}: its access option lacks the permission or a resource")
+    if not all(also.field for also in access.also):
+        raise UndeclaredAccessError(f"{method.full_name}: its access option does not say which other field has ids")
+    targets = sorted((_target(method, field) for field in fields), key=lambda target: target.within)
+    return Declared(Permission(access.permission), tuple(targets))
+
+
+def _target(method: MethodDescriptor, declared: access_pb2.Access | access_pb2.Access.Target) -> Target:
+    path = tuple(declared.field.split(".")) if declared.field else ()
+    if not path and declared.resource != access_pb2.RESOURCE_WORKSPACE:
         raise UndeclaredAccessError(f"{method.full_name}: its access option does not say which field has the id")
     _check_path(method, method.input_type, path)
-    return Declared(Permission(access.permission), Resource(access.resource), path)
+    return Target(Resource(declared.resource), path)
 
 
 def _check_path(method: MethodDescriptor, message: Descriptor | None, path: Sequence[str]) -> None:
@@ -60,11 +87,18 @@ def _check_path(method: MethodDescriptor, message: Descriptor | None, path: Sequ
         raise UndeclaredAccessError(f"{method.full_name}: {'.'.join(path)} is not text")
 
 
-def _ids(message: Message, path: Sequence[str]) -> Iterator[str]:
-    if not path:
-        return
-    value: Any = message
+def _message(request: Message, path: Sequence[str]) -> Message | None:
+    """The message that the path leads to; None when it, or one on the way, is absent."""
+    message = request
     for name in path:
-        value = getattr(value, name)
-    # Absent is no id: the need is then on the workspace.
-    yield from ([value] if value else []) if isinstance(value, str) else value
+        if not message.HasField(name):
+            return None
+        message = getattr(message, name)
+    return message
+
+
+def _ids(message: Message, target: Target) -> tuple[str, ...]:
+    if not target.path:
+        return ()
+    value: str | Sequence[str] = getattr(message, target.path[-1])
+    return tuple(value) if not isinstance(value, str) else (value,) if value else ()
