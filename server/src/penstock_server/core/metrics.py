@@ -12,9 +12,9 @@ from penstock_server.ingest.ingest import Ingest
 from penstock_server.ingest.shapes import Shape
 from penstock_server.model import pages
 from penstock_server.model.access import Caller
-from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.errors import InvalidArgument, InvalidPageToken
 from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check_time_ms
-from penstock_server.model.metrics import MetricSummary, Point
+from penstock_server.model.metrics import MetricSummary, Point, check_key
 from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId, check_params, check_tags, format_run_id
 from penstock_server.model.streams import Update
 from penstock_server.postgres import history, metrics, runs, series
@@ -25,6 +25,8 @@ from penstock_server.postgres.series import Series
 
 __all__ = ["Columns", "Metrics", "Series"]
 
+BATCH_METRICS = 10_000
+BATCH_TEXTS = 1_000
 PAGE_DEFAULT = 25_000
 PAGE_LIMIT = 100_000
 WIDTH_DEFAULT = 1_000
@@ -61,6 +63,13 @@ class Metrics:
         """
         if not (points or params or tags):
             raise InvalidArgument("request", "is empty; a batch has at least one metric, param or tag")
+        for what, given, limit in (
+            ("metrics", len(points), BATCH_METRICS),
+            ("params", len(params), BATCH_TEXTS),
+            ("tags", len(tags), BATCH_TEXTS),
+        ):
+            if given > limit:
+                raise InvalidArgument(what, f"{given} are too many for one batch; the limit is {limit}: send several")
         check_params(params)
         check_tags(tags)
         check_text("request_id", request_id, REQUEST_ID_LIMIT)
@@ -88,7 +97,8 @@ class Metrics:
         size = _within("page_size", page_size, PAGE_DEFAULT, PAGE_LIMIT)
         low, high = _steps(start_step, end_step)
         query = ("history", format_run_id(run_id), name, start_step, end_step)
-        after = Position(*pages.decode(query, page_token)) if page_token else None  # type: ignore[arg-type]  # as encoded
+        check_key("name", name)
+        after = _position(pages.decode(query, page_token)) if page_token else None
         metric_id = (await self._find(caller, run_id, [name])).get(name)
         if metric_id is None:
             return NO_POINTS, ""
@@ -105,6 +115,7 @@ class Metrics:
         end_step: int | None = None,
     ) -> AsyncIterator[tuple[str, Columns]]:
         """All points of these metrics (none named: of all), metric after metric, each in order. Raises NotFound."""
+        _check_names(names)
         low, high = _steps(start_step, end_step)
         found = await self._find(caller, run_id, names or None)
         for name in names or sorted(found):
@@ -134,6 +145,7 @@ class Metrics:
             raise InvalidArgument("names", f"1 to {SERIES_NAMES} metrics, not {len(names)}")
         if len(run_ids) * len(names) > SERIES_PAIRS:
             raise InvalidArgument("names", f"at most {SERIES_PAIRS} pairs of run and metric; ask in parts")
+        _check_names(names)
         width = _within("width", width, WIDTH_DEFAULT, WIDTH_LIMIT)
         _steps(start_step, end_step)
         return await series.read(self._db, caller.workspace_id, run_ids, names, start_step, end_step, width)
@@ -147,6 +159,7 @@ class Metrics:
         """
         if not 1 <= len(run_ids) <= SUMMARY_RUNS:
             raise InvalidArgument("run_ids", f"1 to {SUMMARY_RUNS} runs, not {len(run_ids)}")
+        _check_names(names)
         async with self._db.connection() as conn:
             found = await metrics.summaries(conn, caller.workspace_id, run_ids, names or None)
         return [(run_id, found.get(run_id, [])) for run_id in run_ids]
@@ -169,16 +182,30 @@ class Metrics:
                 names = set()
             groups[-1].append(point)
             names.add(point.name)
-        shapes = [await self._ingest.shape(run_id, tuple(point.name for point in group)) for group in groups]
-        kinds: list[Shape] = list(dict.fromkeys(shapes))
+        shapes = await self._ingest.shapes(run_id, [tuple(point.name for point in group) for group in groups])
+        kinds: dict[Shape, int] = {}
+        for shape in shapes:
+            kinds.setdefault(shape, len(kinds))
         return Frames(
             len(groups),
-            kinds,
-            np.array([kinds.index(shape) for shape in shapes], np.int32) if len(kinds) > 1 else None,
+            list(kinds),
+            np.array([kinds[shape] for shape in shapes], np.int32) if len(kinds) > 1 else None,
             np.array([group[0].step for group in groups], np.int64),
             np.array([group[0].time_ms for group in groups], np.int64),
             np.array([point.value for group in groups for point in group], np.float64),
         )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for name in names:
+        check_key("names", name)
+
+
+def _position(key: list[pages.Key]) -> Position:
+    match key:
+        case [int(step), int(time_ms), int(given)]:
+            return Position(step, time_ms, given)
+    raise InvalidPageToken
 
 
 def _within(where: str, given: int, default: int, limit: int) -> int:

@@ -10,7 +10,7 @@ from penstock_server.ingest.ingest import Ingest
 from penstock_server.ingest.writer import WINDOW_BYTES, Writer
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import InvalidArgument
-from penstock_server.model.limits import check_text, check_time_ms
+from penstock_server.model.limits import INT64_MAX, check_text, check_time_ms
 from penstock_server.model.streams import HOST_LIMIT, PROTOCOL, Batch, Event, Finish, FinishAck, Hello
 from penstock_server.postgres import runs, writers
 from penstock_server.postgres.database import Database
@@ -42,6 +42,8 @@ class WriterStream:
         """Waits until everything is committed, then gives the run its status. Doing it again changes nothing."""
         if finish.end_ms is not None:
             check_time_ms("finish.end_time_ms", finish.end_ms)
+        if finish.refused > INT64_MAX:
+            raise InvalidArgument("finish.refused", f"{finish.refused} is more than anybody can have refused")
         await self._writer.reached(finish.last_seq)
         async with self._db.connection() as conn:
             await writers.set_refused(conn, self._hello.writer_id, finish.refused)

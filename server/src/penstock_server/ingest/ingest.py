@@ -125,9 +125,9 @@ class Ingest:
             del self._writers[writer.writer_id]
             self._count_streams()
 
-    async def shape(self, run_id: RunId, names: tuple[str, ...]) -> Shape:
-        """The shape of these names in this run. Raises InvalidArgument, NotFound."""
-        return await self._shapes.resolve(run_id, names)
+    async def shapes(self, run_id: RunId, groups: Sequence[tuple[str, ...]]) -> list[Shape]:
+        """The shapes of these groups of names in this run. Raises InvalidArgument, NotFound."""
+        return await self._shapes.resolve_all(run_id, groups)
 
     async def log(
         self,

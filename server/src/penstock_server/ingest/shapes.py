@@ -17,8 +17,8 @@ from penstock_server.model.runs import RunId
 from penstock_server.postgres import metrics
 from penstock_server.postgres.database import Database
 
-_RUNS_KEPT = 4096
-_SHAPES_KEPT = 1024  # of one run; a job has a handful, single batches may bring many
+# How many names the cache holds, of all shapes of all runs: some 50 MB.
+_NAMES_KEPT = 500_000
 
 
 class Shape:
@@ -46,24 +46,39 @@ def check_shape(names: tuple[str, ...]) -> None:
 
 
 class Shapes:
-    """The shapes of the runs that this process was last logging to. Ids never change, so nothing goes stale."""
+    """The shapes that this process was last logging, by run and names. Ids never change, so nothing goes stale."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._runs: OrderedDict[RunId, dict[tuple[str, ...], Shape]] = OrderedDict()
+        self._known: OrderedDict[tuple[RunId, tuple[str, ...]], Shape] = OrderedDict()
+        self._names = 0
 
     async def resolve(self, run_id: RunId, names: tuple[str, ...]) -> Shape:
         """The shape of these names, whose metrics are given ids when they are new. Raises InvalidArgument, NotFound."""
-        known = self._runs.get(run_id)
-        if known is not None and names in known:
-            self._runs.move_to_end(run_id)
-            return known[names]
+        known = self._known.get((run_id, names))
+        if known is not None:
+            self._known.move_to_end((run_id, names))
+            return known
         check_shape(names)
         ids = await metrics.metric_ids(self._db, run_id, names)
-        known = self._runs.setdefault(run_id, {})
-        while len(self._runs) > _RUNS_KEPT:
-            self._runs.popitem(last=False)
-        if len(known) >= _SHAPES_KEPT:
-            known.clear()
         # Another stream may have resolved the same names in the meantime: the first object stays the one.
-        return known.setdefault(names, Shape(names, [ids[name] for name in names]))
+        shape = Shape(names, [ids[name] for name in names])
+        first = self._known.setdefault((run_id, names), shape)
+        if first is not shape:
+            return first
+        self._names += len(names)
+        while self._names > _NAMES_KEPT and len(self._known) > 1:
+            _, oldest = self._known.popitem(last=False)
+            self._names -= len(oldest)
+        return shape
+
+    async def resolve_all(self, run_id: RunId, groups: Sequence[tuple[str, ...]]) -> list[Shape]:
+        """The shapes of several groups of names, asked for at once; they are hardly coming again, and not kept."""
+        if len(groups) == 1:
+            return [await self.resolve(run_id, groups[0])]
+        distinct = set(groups)
+        for names in distinct:
+            check_shape(names)
+        ids = await metrics.metric_ids(self._db, run_id, list({name for names in distinct for name in names}))
+        shapes = {names: Shape(names, [ids[name] for name in names]) for names in distinct}
+        return [shapes[names] for names in groups]
