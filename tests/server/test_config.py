@@ -146,10 +146,10 @@ def test_check_config_prints_settings_and_their_sources(tmp_path: Path) -> None:
 
 
 def test_check_config_tells_problems_and_exits_with_2(tmp_path: Path) -> None:
-    code, out, err = command("check-config", "--workers", "none", "--drain-seconds", "0", cwd=tmp_path)
+    code, out, err = command("check-config", "--workers", "none", "--drain-seconds", "2.9", cwd=tmp_path)
     assert (code, out) == (2, "")
     assert "workers: must be a valid integer" in err
-    assert "drain_seconds: must be greater than or equal to 1" in err
+    assert "drain_seconds: must be at least 3, for writers to leave" in err
     assert "Traceback" not in err
 
 

@@ -24,9 +24,12 @@ PREFIX = "PENSTOCK_"
 FILE_VARIABLE = "PENSTOCK_CONFIG"
 MIB = 1024 * 1024
 
-# What the embedded PostgreSQL has for us, and what one process holds beside its pool (ingest, LISTEN).
+# What the embedded PostgreSQL has for us, and what one process holds beside its pool (ingest, LISTEN, readiness).
 EMBEDDED_CONNECTIONS = 190
 CONNECTIONS_BESIDE_POOL = 8
+
+# A second for the writers to leave, one to commit what they sent, one to close the rest.
+SHORTEST_DRAIN = 3
 
 
 class ConfigError(Exception):
@@ -107,7 +110,7 @@ class Settings(BaseSettings):
     max_message_bytes: ByteSize = Field(
         ByteSize(16 * MIB), ge=MIB, le=1024 * MIB, description="longest gRPC message, either way"
     )
-    drain_seconds: float = Field(30, ge=1, le=3600, description="longest time from SIGTERM to exit")
+    drain_seconds: float = Field(30, le=3600, description="longest time from SIGTERM to exit, 3 or more")
 
     @classmethod
     def settings_customise_sources(
@@ -138,6 +141,17 @@ class Settings(BaseSettings):
             if not known:
                 raise PydanticCustomError("url", "must be a URL such as postgresql://user:password@host:5432/penstock")
         return url
+
+    @field_validator("drain_seconds")
+    @classmethod
+    def _long_enough(cls, seconds: float) -> float:
+        if not seconds >= SHORTEST_DRAIN:
+            raise PydanticCustomError(
+                "drain",
+                "must be at least {shortest}, for writers to leave and what they sent to be committed",
+                {"shortest": SHORTEST_DRAIN},
+            )
+        return seconds
 
     def conflicts(self) -> list[str]:
         """What is wrong between fields that are each right."""
