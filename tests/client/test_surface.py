@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextvars
 import dataclasses
 import io
@@ -10,6 +11,7 @@ import math
 import signal
 import sys
 import threading
+import uuid
 from collections import UserDict
 from typing import Any
 
@@ -19,6 +21,7 @@ from test_forks import run as run_script
 
 import penstock
 from penstock.session import Pace
+from servers import ServerProcess
 
 QUICK = Pace(backoff_least=0.01, backoff_most=0.05)
 NOBODY = "127.0.0.1:9"  # the port `discard`: nothing listens there
@@ -217,3 +220,48 @@ def test_params_are_what_people_keep_settings_in(params: object, recorded: dict[
 def test_a_status_prints_its_name() -> None:
     status = penstock.RunStatus.FINISHED
     assert (str(status), f"{status}", f"{status:>9}", status == 3) == ("FINISHED", "FINISHED", " FINISHED", True)
+
+
+def test_what_calls_take_and_give_can_be_named() -> None:
+    assert all(getattr(penstock, name).__name__.endswith(name) for name in penstock.__all__)
+    assert {"Point", "Rejection", "View"} <= set(penstock.__all__)
+
+
+def test_a_single_name_is_a_list_of_one(client: penstock.Client) -> None:
+    experiment = uuid.uuid4().hex
+    run = client.create_run(experiment, params={"lr": 0.1, "flag": True}, tags={"a": 1, "bc": None})
+    client.log_batch(run.id, {"loss": 1, "acc": 2}, {"depth": 3}, {"d": 4})
+    client.log_params(run.id, {"more": [5]})
+    client.set_tags(run.id, {"e": 6.5})
+    (found,) = client.search_runs(experiment, order_by="metrics.loss DESC")
+    assert found.params == {"lr": "0.1", "flag": "True", "depth": "3", "more": "[5]"}
+    assert found.tags == {"a": "1", "bc": "None", "d": "4", "e": "6.5"}
+    assert client.search_runs(experiment_ids=run.experiment_id)[0].id == run.id
+    client.delete_tags(run.id, "bc")
+    assert "bc" not in client.get_run(run.id).tags
+    assert [each.name for each in client.metric_series(run.id, "loss")] == ["loss"]
+    assert list(client.metric_summaries(run.id, "acc")[run.id]) == ["acc"]
+    assert list(client.metric_histories(run.id, "acc")) == ["acc"]
+    watched = client.watch_runs(run_ids=run.id)
+    first = next(watched).run
+    watched.close()
+    assert first is not None
+    assert first.id == run.id
+    made = client.create_experiment(uuid.uuid4().hex, {"a": 1})
+    client.set_experiment_tags(made.id, {"bc": 2})
+    client.delete_experiment_tags(made.id, "bc")
+    assert client.get_experiment(made.id).tags == {"a": "1"}
+
+
+def test_a_batch_says_which_metric_is_no_number(client: penstock.Client) -> None:
+    run = client.create_run("surface")
+    for value in ("1.5", None, [1.0]):
+        with pytest.raises(TypeError, match=r"metric 'acc': .* is no number"):
+            client.log_batch(run.id, {"loss": 1.0, "acc": value})  # type: ignore[dict-item]
+
+
+def test_an_async_client_may_be_used_by_one_event_loop_after_another(server: ServerProcess) -> None:
+    client = penstock.AsyncClient(server.grpc_address)
+    for _ in range(3):
+        assert asyncio.run(client.get_experiment_by_name("Default")).id == "0"
+    asyncio.run(client.close())

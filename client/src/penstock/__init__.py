@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from penstock import errors
     from penstock.client import AsyncClient, Client
     from penstock.errors import PenstockError
-    from penstock.experiments import Experiment
-    from penstock.metrics import History, MetricSummary, Series
+    from penstock.experiments import Experiment, View
+    from penstock.metrics import History, MetricSummary, Point, Series
     from penstock.runs import Run, RunChanged, Runs, RunStatus
+    from penstock.sender import Rejection
     from penstock.tracking import ActiveRun, start_run
 
 __version__ = "0.1.0"
@@ -34,11 +35,14 @@ __all__ = [
     "History",
     "MetricSummary",
     "PenstockError",
+    "Point",
+    "Rejection",
     "Run",
     "RunChanged",
     "RunStatus",
     "Runs",
     "Series",
+    "View",
     "errors",
     "start_run",
 ]
@@ -51,11 +55,14 @@ _HOMES = {
     "History": "metrics",
     "MetricSummary": "metrics",
     "PenstockError": "errors",
+    "Point": "metrics",
+    "Rejection": "sender",
     "Run": "runs",
     "RunChanged": "runs",
     "RunStatus": "runs",
     "Runs": "runs",
     "Series": "metrics",
+    "View": "experiments",
     "start_run": "tracking",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
@@ -100,6 +100,16 @@ class Listing(Generic[P, T]):
             return client._listen(*self._build(*args, **kwargs))
 
         return method
+
+
+def listed(names: Iterable[str]) -> list[str]:
+    """Names. A single one, which is text too, is a list of one and not of its letters."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def as_texts(given: Mapping[str, object] | None) -> dict[str, str]:
+    """Params or tags, whose values are text: what is none is written as `str` does."""
+    return {key: str(value) for key, value in (given or {}).items()}
 
 
 def need(module: str, what: str) -> Any:

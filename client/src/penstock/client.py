@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
@@ -146,14 +147,18 @@ class Client(_Calls):
 
 
 class AsyncClient(_Calls):
-    """The client for asyncio, of one event loop. Methods are awaited; `watch_runs` is an async iterator."""
+    """The client for asyncio. Methods are awaited; `watch_runs` is an async iterator.
+
+    In another event loop, that of a second `asyncio.run` say, it connects anew; two loops at once need two clients.
+    """
 
     _channel: grpc.aio.Channel | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
 
     async def close(self) -> None:
         """Let go of the connection. The next call makes another."""
         channel, self._channel = self._channel, None
-        if channel is not None:
+        if channel is not None and self._loop is asyncio.get_running_loop():
             await channel.close()
 
     async def __aenter__(self) -> Self:
@@ -170,8 +175,9 @@ class AsyncClient(_Calls):
                 "this process was forked from one that uses gRPC, which does not live through that; "
                 "use penstock.Client here, or let multiprocessing spawn"
             )
-        if self._channel is None:
-            self._channel = self._address.async_channel()
+        loop = asyncio.get_running_loop()
+        if self._channel is None or self._loop is not loop:  # a channel lives and dies with its loop
+            self._channel, self._loop = self._address.async_channel(), loop
         return self._channel
 
     async def _carry(self, flow: Flow[T]) -> T:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.calls import EXPERIMENTS, Flow, request
+from penstock.calls import EXPERIMENTS, Flow, as_texts, listed, request
 from penstock.v1 import experiments_pb2 as pb
 
 _PAGE = 1_000
@@ -50,9 +50,9 @@ def experiment(message: pb.Experiment) -> Experiment:
     )
 
 
-def create_experiment(name: str, tags: Mapping[str, str] | None = None) -> Flow[Experiment]:
+def create_experiment(name: str, tags: Mapping[str, object] | None = None) -> Flow[Experiment]:
     """Make an experiment. Raises AlreadyExists when there is one of that name, deleted ones included."""
-    message = pb.CreateExperimentRequest(name=name, tags=tags or {}, request_id=uuid.uuid4().hex)
+    message = pb.CreateExperimentRequest(name=name, tags=as_texts(tags), request_id=uuid.uuid4().hex)
     return experiment((yield request(EXPERIMENTS, "CreateExperiment", message)).experiment)
 
 
@@ -80,7 +80,7 @@ def search_experiments(
     while limit is None or len(found) < limit:
         message = pb.SearchExperimentsRequest(
             filter=filter,
-            order_by=order_by,
+            order_by=listed(order_by),
             page_size=_PAGE if limit is None else min(_PAGE, limit),
             page_token=token,
             view=View(view).wire,
@@ -98,14 +98,15 @@ def rename_experiment(experiment_id: str, name: str) -> Flow[None]:
     yield request(EXPERIMENTS, "UpdateExperiment", pb.UpdateExperimentRequest(experiment_id=experiment_id, name=name))
 
 
-def set_experiment_tags(experiment_id: str, tags: Mapping[str, str]) -> Flow[None]:
+def set_experiment_tags(experiment_id: str, tags: Mapping[str, object]) -> Flow[None]:
     """Set tags, replacing those of the same key."""
-    yield request(EXPERIMENTS, "SetExperimentTags", pb.SetExperimentTagsRequest(experiment_id=experiment_id, tags=tags))
+    message = pb.SetExperimentTagsRequest(experiment_id=experiment_id, tags=as_texts(tags))
+    yield request(EXPERIMENTS, "SetExperimentTags", message)
 
 
 def delete_experiment_tags(experiment_id: str, keys: Sequence[str]) -> Flow[None]:
     """Remove tags. Raises NotFound, and removes none, when one of them is not there."""
-    message = pb.DeleteExperimentTagsRequest(experiment_id=experiment_id, keys=keys)
+    message = pb.DeleteExperimentTagsRequest(experiment_id=experiment_id, keys=listed(keys))
     yield request(EXPERIMENTS, "DeleteExperimentTags", message)
 
 

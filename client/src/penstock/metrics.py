@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.calls import METRICS, Flow, need, request
+from penstock.calls import METRICS, Flow, as_texts, listed, need, request
 from penstock.columns import by_bytes
 from penstock.v1 import metrics_pb2 as pb
 from penstock.v1 import runs_pb2
@@ -113,7 +113,9 @@ def metric_histories(
     run_id: str, names: Sequence[str] = (), start_step: int | None = None, end_step: int | None = None
 ) -> Flow[dict[str, History]]:
     """All points of some metrics by name, of those that have any; without names, of all. Raises NotFound."""
-    message = pb.StreamMetricHistoryRequest(run_id=run_id, names=names, start_step=start_step, end_step=end_step)
+    message = pb.StreamMetricHistoryRequest(
+        run_id=run_id, names=listed(names), start_step=start_step, end_step=end_step
+    )
     found: dict[str, History] = {}
     for part in (yield request(METRICS, "StreamMetricHistory", message, _HistoryPart)):
         history = found.get(part.name)
@@ -135,7 +137,7 @@ def metric_series(
 ) -> Flow[list[Series]]:
     """Metrics reduced to at most `width` buckets each: least, greatest, mean and count. No spike is sampled away."""
     message = pb.GetMetricSeriesRequest(
-        run_ids=run_ids, names=names, width=width, start_step=start_step, end_step=end_step
+        run_ids=listed(run_ids), names=listed(names), width=width, start_step=start_step, end_step=end_step
     )
     answer = yield request(METRICS, "GetMetricSeries", message, _SeriesAnswer)
     return [
@@ -155,9 +157,10 @@ def metric_series(
 
 def metric_summaries(run_ids: Sequence[str], names: Sequence[str] = ()) -> Flow[dict[str, dict[str, MetricSummary]]]:
     """Latest, least, greatest and count of the metrics of many runs, by run id and name; without names, of all."""
+    run_ids = listed(run_ids)
     found: dict[str, dict[str, MetricSummary]] = {}
     for begin in range(0, len(run_ids), _RUNS_A_CALL):
-        message = pb.GetMetricSummariesRequest(run_ids=run_ids[begin : begin + _RUNS_A_CALL], names=names)
+        message = pb.GetMetricSummariesRequest(run_ids=run_ids[begin : begin + _RUNS_A_CALL], names=listed(names))
         answer = yield request(METRICS, "GetMetricSummaries", message)
         for run in answer.runs:
             found[run.run_id] = {each.name: summary(each) for each in run.metrics}
@@ -167,28 +170,36 @@ def metric_summaries(run_ids: Sequence[str], names: Sequence[str] = ()) -> Flow[
 def log_batch(
     run_id: str,
     metrics: Mapping[str, float] | Iterable[Point] = (),
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
     *,
     step: int = 0,
 ) -> Flow[None]:
     """Log metrics, params and tags in one transaction: all or nothing, visible when it returns.
 
     `metrics` are numbers by name, logged at `step` now, or points. For a training loop `run.log` is cheaper by far.
+    Raises TypeError for what is no number.
     """
     now_ms = time.time_ns() // 1_000_000
     points = [Point(name, value, step) for name, value in metrics.items()] if isinstance(metrics, Mapping) else metrics
     message = pb.LogBatchRequest(
         run_id=run_id,
         metrics=(
-            pb.Metric(name=each.name, value=each.value, step=each.step, time_ms=each.time_ms or now_ms)
+            pb.Metric(name=each.name, value=_number(each), step=each.step, time_ms=each.time_ms or now_ms)
             for each in points
         ),
-        params=params or {},
-        tags=tags or {},
+        params=as_texts(params),
+        tags=as_texts(tags),
         request_id=uuid.uuid4().hex,
     )
     yield request(METRICS, "LogBatch", message)
+
+
+def _number(point: Point) -> float:
+    try:
+        return array("d", [point.value])[0]  # it takes whatever has a __float__, and no text
+    except Exception as error:
+        raise TypeError(f"metric {point.name!r}: {type(point.value).__name__} is no number ({error})") from error
 
 
 def _extend(column: Any, runs: Iterable[bytes]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.calls import RUNS, Flow, Request, need, request
+from penstock.calls import RUNS, Flow, Request, as_texts, listed, need, request
 from penstock.experiments import View
 from penstock.metrics import MetricSummary, summary
 from penstock.v1 import experiments_pb2
@@ -137,8 +137,8 @@ def run_of(message: pb.Run) -> Run:
 def create_run(
     experiment: str | None = None,
     name: str = "",
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, object] | None = None,
+    tags: Mapping[str, object] | None = None,
     *,
     experiment_id: str | None = None,
     run_id: str | None = None,
@@ -155,8 +155,8 @@ def create_run(
         status=RunStatus.of(status).wire,
         parent_run_id=parent or "",
         start_time_ms=start_time_ms,
-        params=params or {},
-        tags=tags or {},
+        params=as_texts(params),
+        tags=as_texts(tags),
         request_id=uuid.uuid4().hex,
     )
     return run_of((yield request(RUNS, "CreateRun", message)).run)
@@ -186,10 +186,10 @@ def search_runs(
     found = Runs(next_page_token=page_token)
     while limit is None or len(found) < limit:
         message = pb.SearchRunsRequest(
-            experiment_ids=experiment_ids,
-            experiment_names=experiments,
+            experiment_ids=listed(experiment_ids),
+            experiment_names=listed(experiments),
             filter=filter,
-            order_by=order_by,
+            order_by=listed(order_by),
             page_size=_PAGE if limit is None else min(_PAGE, limit - len(found)),
             page_token=found.next_page_token,
             view=View(view).wire,
@@ -216,19 +216,19 @@ def update_run(
     return run_of((yield request(RUNS, "UpdateRun", message)).run)
 
 
-def log_params(run_id: str, params: Mapping[str, str]) -> Flow[None]:
-    """Record params. Raises AlreadyExists, and records none, when one has another value already."""
-    yield request(RUNS, "LogParams", pb.LogParamsRequest(run_id=run_id, params=params))
+def log_params(run_id: str, params: Mapping[str, object]) -> Flow[None]:
+    """Record params, as text. Raises AlreadyExists, and records none, when one has another value already."""
+    yield request(RUNS, "LogParams", pb.LogParamsRequest(run_id=run_id, params=as_texts(params)))
 
 
-def set_tags(run_id: str, tags: Mapping[str, str]) -> Flow[None]:
-    """Set tags, replacing those of the same key."""
-    yield request(RUNS, "SetRunTags", pb.SetRunTagsRequest(run_id=run_id, tags=tags))
+def set_tags(run_id: str, tags: Mapping[str, object]) -> Flow[None]:
+    """Set tags, as text, replacing those of the same key."""
+    yield request(RUNS, "SetRunTags", pb.SetRunTagsRequest(run_id=run_id, tags=as_texts(tags)))
 
 
 def delete_tags(run_id: str, keys: Sequence[str]) -> Flow[None]:
     """Remove tags. Raises NotFound, and removes none, when one of them is not there."""
-    yield request(RUNS, "DeleteRunTags", pb.DeleteRunTagsRequest(run_id=run_id, keys=keys))
+    yield request(RUNS, "DeleteRunTags", pb.DeleteRunTagsRequest(run_id=run_id, keys=listed(keys)))
 
 
 def delete_run(run_id: str) -> Flow[None]:
@@ -245,7 +245,9 @@ def watch_runs(
     experiment_ids: Sequence[str] = (), run_ids: Sequence[str] = (), *, changes_only: bool = False
 ) -> tuple[Request, Callable[[Any], RunChanged]]:
     """The state of the runs now, then their changes as they are committed, without end. Neither ids: all runs."""
-    message = pb.WatchRunsRequest(experiment_ids=experiment_ids, run_ids=run_ids, changes_only=changes_only)
+    message = pb.WatchRunsRequest(
+        experiment_ids=listed(experiment_ids), run_ids=listed(run_ids), changes_only=changes_only
+    )
     return request(RUNS, "WatchRuns", message), _changed
 
 
