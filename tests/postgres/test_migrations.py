@@ -85,6 +85,24 @@ async def test_a_newer_database_is_refused(empty_dsn: str, files: Path) -> None:
         await migrations.migrate(empty_dsn, files)
 
 
+async def test_a_file_below_one_that_is_applied_is_refused(empty_dsn: str, files: Path) -> None:
+    (files / "0003_third.sql").write_text("CREATE TABLE third (id integer);")
+    await migrations.migrate(empty_dsn, files)
+    (files / "0002_second.sql").write_text(SECOND)
+    for trial in (migrations.check, migrations.migrate):
+        with pytest.raises(FailedPrecondition, match=r"lacks 0002_second, yet has later.*above 0003"):
+            await trial(empty_dsn, files)
+    assert "second" not in await tables(empty_dsn)
+
+
+async def test_two_files_with_one_number_are_refused(empty_dsn: str, files: Path) -> None:
+    (files / "0001_again.sql").write_text(SECOND)
+    for trial in (migrations.check, migrations.migrate):
+        with pytest.raises(FailedPrecondition, match="0001_again and 0001_first have one number"):
+            await trial(empty_dsn, files)
+    assert await tables(empty_dsn) == set()
+
+
 async def test_concurrent_migrators_apply_each_file_once(empty_dsn: str) -> None:
     results = await asyncio.gather(*(migrations.migrate(empty_dsn) for _ in range(8)))
     assert sorted(results, key=len)[:-1] == [[]] * 7

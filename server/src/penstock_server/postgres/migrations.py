@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +39,23 @@ class Migration:
     sql: str
     sha256: str
 
+    @property
+    def number(self) -> int:
+        """Its place in the order."""
+        return _number(self.name)
+
 
 def known(directory: Path = DIRECTORY) -> list[Migration]:
-    """The migrations of this server, in order."""
-    found = []
+    """The migrations of this server, in order. Raises FailedPrecondition when two have one number."""
+    found: list[Migration] = []
     for path in sorted(directory.glob("[0-9][0-9][0-9][0-9]_*.sql")):
         sql = path.read_text(encoding="utf-8")  # line ends of any system are the same text
         found.append(Migration(path.stem, sql, hashlib.sha256(sql.encode()).hexdigest()))
+    for before, after in itertools.pairwise(found):
+        if before.number == after.number:
+            raise FailedPrecondition(
+                f"{before.name} and {after.name} have one number: give the newer the next"
+            )
     return found
 
 
@@ -94,7 +105,7 @@ async def _applied(conn: Connection) -> Mapping[str, str]:
 
 
 def _compare(migrations: list[Migration], applied: Mapping[str, str]) -> None:
-    """Refuses a database that has what we do not know, or has it differently."""
+    """Refuses a database that has what we do not know, has it differently, or lacks what goes before what it has."""
     ours = {migration.name: migration.sha256 for migration in migrations}
     newer = sorted(applied.keys() - ours.keys())
     if newer:
@@ -108,3 +119,14 @@ def _compare(migrations: list[Migration], applied: Mapping[str, str]) -> None:
             f"{', '.join(edited)} was edited after it was applied to this database: put the file back as it was "
             f"released, put the change into a new migration, and run: {COMMAND}"
         )
+    latest = max(map(_number, applied), default=0)
+    passed_over = [each.name for each in migrations if each.name not in applied and each.number < latest]
+    if passed_over:
+        raise FailedPrecondition(
+            f"the database lacks {', '.join(passed_over)}, yet has later migrations: the files are not those of a "
+            f"release; number what is new above {latest:04}"
+        )
+
+
+def _number(name: str) -> int:
+    return int(name[:4])
