@@ -8,6 +8,7 @@ import json
 import math
 import subprocess
 import sys
+import uuid
 from array import array
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def test_export_parquet(penstock_, run: str, tmp_path: Path) -> None:
         (["runs", "show", "x"], "not a run id"),
         (["runs", "show", "0" * 32], "does not exist"),
         (["runs", "list", "--filter", "nonsense"], "at position"),
+        (["runs", "list", "--experiment", "nosuch"], "nosuch"),
+        (["metrics", "plot", "x", "loss"], "not a run id"),
+        (["export", "x"], "not a run id"),
         (["export", "0" * 32, "--format", "parquet"], "--output"),
     ],
 )
@@ -119,6 +123,23 @@ def test_errors_are_a_sentence(
     assert error.startswith("penstock: ")
     assert told in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_metric_that_is_not_there_is_an_error_before_anything_is_written(
+    server: ServerProcess, run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "points.csv"
+    wanted = ["--metric", "loss", "--metric", "nosuch", "--output", str(target)]
+    assert main(["export", run, *wanted, "--url", server.grpc_address]) == 1
+    assert capsys.readouterr().err == "penstock: no such metric in these runs: nosuch\n"
+    assert not target.exists()
+
+
+def test_run_ids_may_have_dashes_and_capitals(penstock_, run: str) -> None:
+    dashed = str(uuid.UUID(run)).upper()
+    assert len(penstock_("export", dashed, "--metric", "loss").splitlines()) == 201
+    assert "step" in penstock_("metrics", "plot", dashed, "loss", "--width", "40")
+    assert run in penstock_("runs", "show", dashed)
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(server: ServerProcess, run: str) -> None:

@@ -16,6 +16,7 @@ from penstock.cli import exports
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
+from penstock.run_ids import parse_run_id
 from penstock.runs import Run, RunStatus
 
 _METRICS_SHOWN = 3
@@ -36,6 +37,8 @@ def experiments_list(args: argparse.Namespace) -> None:
 def runs_list(args: argparse.Namespace) -> None:
     """`penstock runs list`."""
     with Client(args.url) as client:
+        for name in args.experiment:
+            client.get_experiment_by_name(name)  # one that there is not is an error, not an empty list
         found = client.search_runs(args.experiment, args.filter, args.order_by, args.limit)
     if args.json:
         for each in found:
@@ -53,7 +56,7 @@ def runs_list(args: argparse.Namespace) -> None:
 def runs_show(args: argparse.Namespace) -> None:
     """`penstock runs show`."""
     with Client(args.url) as client:
-        run = client.get_run(args.run)
+        run = client.get_run(parse_run_id(args.run))
     if args.json:
         print(_json(_plain(run)))
         return
@@ -90,7 +93,7 @@ def runs_show(args: argparse.Namespace) -> None:
 def metrics_plot(args: argparse.Namespace) -> None:
     """`penstock metrics plot`."""
     width = args.width or shutil.get_terminal_size((100, 24)).columns
-    runs = [args.run, *args.more_runs]
+    runs = [parse_run_id(run) for run in (args.run, *args.more_runs)]
     with Client(args.url) as client:
         found = client.metric_series(runs, args.names, width=2 * width, start_step=args.start, end_step=args.end)
     missing = {(run, name) for run in runs for name in args.names} - {(each.run_id, each.name) for each in found}
@@ -104,7 +107,7 @@ def export(args: argparse.Namespace) -> None:
     """`penstock export`."""
     kind = args.format or ("parquet" if str(args.output).endswith((".parquet", ".pq")) else "csv")
     with Client(args.url) as client:
-        histories = exports.histories(client, args.runs, args.metric)
+        histories = exports.histories(client, [parse_run_id(run) for run in args.runs], args.metric)
         if kind == "parquet":
             if args.output is None:
                 raise ValueError("Parquet needs a file: --output FILE.parquet")

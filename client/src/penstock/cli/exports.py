@@ -14,11 +14,11 @@ COLUMNS = ("run_id", "name", "step", "time_ms", "value")
 
 
 def histories(client: Client, runs: Sequence[str], names: Sequence[str]) -> Iterator[History]:
-    """Every metric of every run, or those of `names`."""
+    """Every metric of every run, or those of `names`. Raises ValueError for a name that none of the runs has."""
     summaries = client.metric_summaries(runs, names)
-    for run in runs:
-        for name in summaries.get(run, ()):
-            yield client.metric_history(run, name)
+    if missing := set(names).difference(*summaries.values()):
+        raise ValueError(f"no such metric in these runs: {', '.join(sorted(missing))}")
+    return (client.metric_history(run, name) for run in runs for name in summaries.get(run, ()))
 
 
 def write_csv(found: Iterable[History], file: IO[str]) -> int:
