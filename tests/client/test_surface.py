@@ -265,3 +265,23 @@ def test_an_async_client_may_be_used_by_one_event_loop_after_another(server: Ser
     for _ in range(3):
         assert asyncio.run(client.get_experiment_by_name("Default")).id == "0"
     asyncio.run(client.close())
+
+
+def test_a_process_that_was_spawned_goes_on_with_the_run_and_leaves_its_status(
+    server: ServerProcess, client: penstock.Client
+) -> None:
+    parent = penstock.start_run("surface", url=server.grpc_address)
+    child = penstock.start_run(run_id=parent.id, url=server.grpc_address)  # as docs/client.md says
+    child.log({"child": 1.0}, 1)
+    assert child.finish(status="running")
+    assert client.get_run(parent.id).status is penstock.RunStatus.RUNNING
+    parent.log({"parent": 1.0}, 1)
+    assert parent.finish()
+    found = client.get_run(parent.id)
+    assert found.status is penstock.RunStatus.FINISHED
+    assert sorted(found.metrics) == ["child", "parent"]
+
+
+def test_a_run_whose_process_was_killed_can_be_told_so(client: penstock.Client) -> None:
+    run = client.create_run("surface")
+    assert client.update_run(run.id, status="KILLED").status is penstock.RunStatus.KILLED
