@@ -53,9 +53,7 @@ def known(directory: Path = DIRECTORY) -> list[Migration]:
         found.append(Migration(path.stem, sql, hashlib.sha256(sql.encode()).hexdigest()))
     for before, after in itertools.pairwise(found):
         if before.number == after.number:
-            raise FailedPrecondition(
-                f"{before.name} and {after.name} have one number: give the newer the next"
-            )
+            raise FailedPrecondition(f"{before.name} and {after.name} have one number: give the newer the next")
     return found
 
 
