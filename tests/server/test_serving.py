@@ -24,9 +24,13 @@ from penstock.v1 import experiments_pb2, metrics_pb2, runs_pb2
 from penstock.v1.experiments_pb2_grpc import ExperimentServiceStub
 from penstock.v1.metrics_pb2_grpc import MetricServiceStub
 from penstock.v1.runs_pb2_grpc import RunServiceStub
+from penstock_server import app
+from penstock_server.ingest.ingest import Ingest
 from penstock_server.postgres import migrations
+from penstock_server.postgres.database import Database
 from penstock_server.postgres.embedded import Embedded
 from penstock_server.rpc.server import SERVICES
+from penstock_server.rpc.server import Server as RpcServer
 from servers import ServerProcess, clean_environment, command
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -482,6 +486,28 @@ def test_a_second_signal_ends_it_at_once(data_dir: Path) -> None:
             server.signal(signal.SIGTERM)
             assert server.wait_exit() == 128 + signal.SIGTERM
             forever.set()
+
+
+async def test_a_stop_while_readiness_is_looked_at_stays_one(db: Database) -> None:
+    server = RpcServer(1 << 20, shared=False)
+    port = server.bind("127.0.0.1:0")
+    await server.start()
+    state, announced = app._State(), []
+    try:
+        async with asyncio.timeout(30), grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            async with db._probing:  # the look waits
+                looking = asyncio.create_task(
+                    app._watch(state, db, Ingest(db, 1 << 20), server, lambda: announced.append("ready"))
+                )
+                await asyncio.sleep(0.05)
+                state.stopping = True
+                await server.set_ready(ready=False)
+            await looking
+            stub = health_pb2_grpc.HealthStub(channel)
+            assert (await stub.Check(health_pb2.HealthCheckRequest())).status == NOT_SERVING
+    finally:
+        await server.stop(0)
+    assert announced == []
 
 
 def test_a_stop_during_the_start_leaves_nothing_behind(data_dir: Path) -> None:

@@ -173,10 +173,12 @@ async def _watch(
     announced = False
     while not state.stopping:
         before, state.problem = state.problem, await _problem(db, ingest)
+        if state.stopping:
+            return  # meanwhile; health says so already
         if state.problem != before:
             log.info("ready") if state.problem is None else log.warning("not ready", reason=state.problem)
             await grpc_server.set_ready(ready=state.problem is None)
-        if state.problem is None and not announced:
+        if state.problem is None and not announced and not state.stopping:
             announce()
             announced = True
         await asyncio.sleep(_LOOK)
