@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -165,3 +169,109 @@ def test_a_server_that_was_there_is_not_called_missing(caplog: pytest.LogCapture
     failures = run._sender._failures
     eventually(lambda: run._sender._failures >= failures + 3)
     assert "no server" not in caplog.text
+
+
+def run_script(peer: Peer | str, script: str) -> str:
+    """Runs it to its end. Returns what it wrote to stderr."""
+    url = peer if isinstance(peer, str) else peer.url
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "PENSTOCK_"))}
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), url]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=env).stderr
+
+
+PREAMBLE = """
+import atexit, os, signal, sys, threading, time
+import penstock, penstock.exits
+
+def start(**more):
+    return penstock.start_run(experiment="test", url=sys.argv[1], **more)
+
+def as_python_3_12():
+    def refused(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    penstock.exits._THREADS_AT_EXIT = False
+    start().finish()
+    atexit.register(lambda: setattr(threading.Thread, "start", refused))
+"""
+
+
+def test_the_end_of_the_script_delivers_where_atexit_can_start_no_threads() -> None:
+    def later_runs_are_cut(stream: Stream) -> Says:
+        if 1 < stream.number <= 4:
+            stream.context.abort(grpc.StatusCode.UNAVAILABLE, "soon")
+        yield from plain(stream)
+
+    with Peer(later_runs_are_cut) as peer:
+        stderr = run_script(
+            peer,
+            """
+            as_python_3_12()
+            run = start()
+            def work():
+                time.sleep(0.5)
+                run.log({"thread": 2.0}, 2)
+            threading.Thread(target=work).start()
+            run.log({"loss": 1.0}, 1)
+            """,
+        )
+        assert sorted(steps(peer)) == [1, 2], stderr
+    assert "NOT committed" not in stderr
+    assert "Traceback" not in stderr
+
+
+def test_forked_children_deliver_at_their_ends_where_atexit_can_start_no_threads() -> None:
+    with Peer() as peer:
+        stderr = run_script(
+            peer,
+            """
+            import multiprocessing
+
+            as_python_3_12()
+            run = start()
+            run.log({"parent": 1.0}, 1)
+            child = os.fork()
+            if child == 0:
+                run.log({"child": 1.0}, 2)
+                sys.exit()
+            assert os.waitpid(child, 0)[1] == 0
+            work = lambda: run.log({"worker": 1.0}, 3)
+            worker = multiprocessing.get_context("fork").Process(target=work)
+            worker.start()
+            worker.join()
+            assert worker.exitcode == 0
+            """,
+        )
+        assert sorted(steps(peer)) == [1, 2, 3], stderr
+    assert "NOT committed" not in stderr
+
+
+def test_ctrl_c_while_the_end_waits_is_told_what_is_lost() -> None:
+    stderr = run_script(
+        "127.0.0.1:9",
+        """
+        run, other = start(), start()
+        run.log({"loss": 1.0}, 1)
+        other.log({"loss": 1.0}, 1)
+        other.log({"loss": 1.0}, 2)
+        def interrupt():
+            time.sleep(1.5)
+            os.kill(os.getpid(), signal.SIGINT)
+        threading.Thread(target=interrupt, daemon=True).start()
+        """,
+    )
+    assert "1 records with 1 values are NOT committed" in stderr
+    assert "2 records with 2 values are NOT committed" in stderr
+
+
+def test_a_run_whose_finish_was_given_up_is_told_of_at_the_end() -> None:
+    stderr = run_script(
+        "127.0.0.1:9",
+        """
+        run = start()
+        run.log({"loss": 1.0}, 1)
+        run.finish(timeout=0.1)
+        print("now the end", file=sys.stderr)
+        """,
+    )
+    assert "1 records with 1 values are NOT committed" in stderr.partition("now the end")[2]
