@@ -106,9 +106,19 @@ def test_a_method_that_is_not_there(channel: grpc.Channel) -> None:
 
 
 def test_a_request_over_the_limit(experiments: ExperimentServiceStub) -> None:
-    error = fail(experiments.CreateExperiment, ex.CreateExperimentRequest(name="x" * (17 << 20)))
+    limit = 16 << 20
+    error = fail(experiments.CreateExperiment, ex.CreateExperimentRequest(name="x" * limit))
+    assert error.code() is INVALID
+    assert error.details() == f"request: the message has {limit + 5} bytes and may have {limit}; send it in parts"
+    # One of just the limit is read: what is wrong with it then is the name.
+    fits = fail(experiments.CreateExperiment, ex.CreateExperimentRequest(name="x" * (limit - 5)))
+    assert fits.details().startswith("name: is 16777211 characters long")
+
+
+def test_a_request_far_over_the_limit_is_not_read(experiments: ExperimentServiceStub) -> None:
+    error = fail(experiments.CreateExperiment, ex.CreateExperimentRequest(name="x" * (21 << 20)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "larger than max" in error.details()
+    assert "penstock-error" not in dict(error.trailing_metadata())
 
 
 def test_pages_end_early_at_the_limit_and_lose_nothing(postgres: Any, data_dir: Any) -> None:

@@ -123,6 +123,11 @@ class Method:
         return callers[0]
 
     def _parse(self, raw: bytes) -> Message:
+        if len(raw) > self.max_message_bytes:
+            raise InvalidArgument(
+                "request",
+                f"the message has {len(raw)} bytes and may have {self.max_message_bytes}; send it in parts",
+            )
         try:
             return self.request.FromString(raw)
         except DecodeError:
