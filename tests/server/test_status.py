@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from failing_calls import FAILURES, INVALID, MISSING, Failure, World, fail
+from writers import Conversation
 
 from penstock.v1 import experiments_pb2 as ex
 from penstock.v1 import metrics_pb2 as me
@@ -119,6 +120,25 @@ def test_a_request_far_over_the_limit_is_not_read(experiments: ExperimentService
     error = fail(experiments.CreateExperiment, ex.CreateExperimentRequest(name="x" * (21 << 20)))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "penstock-error" not in dict(error.trailing_metadata())
+
+
+def test_a_streamed_history_is_cut_to_the_limit(postgres: Any, data_dir: Any) -> None:
+    dsn = postgres.create(template="penstock_template")
+    limit, batch, batches = 1 << 20, 25_000, 3
+    with ServerProcess(data_dir, "--max-message-bytes", str(limit), dsn=dsn) as server:
+        server.start().wait_ready()
+        with server.channel() as channel:
+            run_id = RunServiceStub(channel).CreateRun(ru.CreateRunRequest()).run.run_id
+            writer = Conversation(channel, run_id).first(list(range(batch)))
+            for n in range(1, batches):
+                writer.batch(1 + n * batch, list(range(n * batch, (n + 1) * batch)))
+            writer.say(finish=me.Finish(last_seq=batches * batch)).hear_all()
+            stub = MetricServiceStub(channel)
+            parts = list(stub.StreamMetricHistory(me.StreamMetricHistoryRequest(run_id=run_id)))
+            assert max(part.ByteSize() for part in parts) <= limit // 4 + 100
+            assert [step for part in parts for step in part.points.steps] == list(range(batches * batch))
+            assert [value for part in parts for value in part.points.values] == list(range(batches * batch))
+    postgres.drop(dsn)
 
 
 def test_pages_end_early_at_the_limit_and_lose_nothing(postgres: Any, data_dir: Any) -> None:

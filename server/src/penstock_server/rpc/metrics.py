@@ -29,6 +29,10 @@ _HistoryPart = by_bytes(pb.StreamMetricHistoryResponse)
 _SeriesOfOne = by_bytes(pb.MetricSeries)
 _SeriesOfAll = by_bytes(pb.GetMetricSeriesResponse)
 
+# A streamed history goes out in messages of so many points, of 24 bytes each, or a quarter of what a message may have.
+_PART_POINTS = 100_000
+_POINT_BYTES = 24
+
 
 class MetricService:
     """The methods of penstock.v1.MetricService."""
@@ -37,6 +41,7 @@ class MetricService:
         self._metrics = metrics
         self._streams = open_streams
         self._max_message_bytes = max_message_bytes
+        self._part_points = min(_PART_POINTS, max_message_bytes // 4 // _POINT_BYTES)
 
     async def stream_metrics(self, caller: Caller, first: Any, messages: AsyncIterator[Any], send: Send) -> None:
         """The acknowledged stream of one writer."""
@@ -64,7 +69,9 @@ class MetricService:
         """All points of some metrics."""
         run_id = parse_run_id(request.run_id)
         async for name, points in self._metrics.stream_history(caller, run_id, list(request.names), *_steps(request)):
-            yield _HistoryPart(name=name, points=_points(points))
+            for start in range(0, len(points.steps), self._part_points):
+                part = slice(start, start + self._part_points)
+                yield _HistoryPart(name=name, points=_points(points, part))
 
     async def get_metric_series(self, caller: Caller, request: pb.GetMetricSeriesRequest) -> Any:
         """Metrics reduced for a chart."""
@@ -94,12 +101,12 @@ def _steps(request: Any) -> tuple[int | None, int | None]:
     )
 
 
-def _points(points: Any) -> Any:
-    """Columns of core as columns of a message."""
+def _points(points: Any, part: slice = slice(None)) -> Any:
+    """Columns of core, or a part of them, as columns of a message."""
     return _Points(
-        steps=_column(points.steps, "<i8"),
-        times_ms=_column(points.times_ms, "<i8"),
-        values=_column(points.values, "<f8"),
+        steps=_column(points.steps[part], "<i8"),
+        times_ms=_column(points.times_ms[part], "<i8"),
+        values=_column(points.values[part], "<f8"),
     )
 
 
