@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from penstock_server.core import changes as core
 from penstock_server.core.changes import Changes, RunChanged, Synced
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.runs import Runs
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.changes import RunChange, RunRef
-from penstock_server.model.errors import NotFound, Unavailable
+from penstock_server.model.errors import InvalidArgument, NotFound, Unavailable
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import NewRun, Run, RunStatus, new_run_id
@@ -26,6 +27,11 @@ Watch = AsyncIterator[RunChanged | Synced]
 LISTENERS = """
 SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
  WHERE datname = current_database() AND query LIKE 'LISTEN%'
+"""
+
+MANY = """
+INSERT INTO runs (id, workspace_id, experiment_id, name, status, start_ms, created_ms, updated_ms)
+SELECT gen_random_uuid(), 1, 0, 'one of many', 1, 0, 0, 0 FROM generate_series(1, $1) RETURNING id
 """
 
 
@@ -201,6 +207,22 @@ async def test_an_experiments_deletion_is_told_of_its_runs(dsn: str, runs: Runs,
                 assert len({run.id for _, run in heard}) == count
 
 
+async def test_an_experiments_deletion_is_not_told_of_others_runs(
+    dsn: str, runs: Runs, experiments: Experiments
+) -> None:
+    deleted, other = [await experiments.create(CALLER, name) for name in ("deleted", "other")]
+    in_deleted, in_other = [await runs.create(CALLER, NewRun(experiment_id=each.id)) for each in (deleted, other)]
+    async with replica(dsn) as changes:
+        watch = changes.watch(CALLER, run_ids=[in_deleted.id, in_other.id], changes_only=True)
+        await following(watch)
+        await experiments.delete(CALLER, deleted.id)
+        assert (await told(watch))[1].id == in_deleted.id
+        await runs.set_tags(CALLER, in_other.id, {"the": "next"})
+        assert await told(watch) == ({RunChange.RUN}, await runs.get(CALLER, in_other.id))
+        await experiments.restore(CALLER, deleted.id)
+        assert (await told(watch))[1].id == in_deleted.id
+
+
 async def test_the_state_is_told_again_when_the_listener_was_cut_off(dsn: str, runs: Runs, db: Database) -> None:
     changed, deleted = await runs.create(CALLER, NewRun()), await runs.create(CALLER, NewRun())
     async with replica(dsn) as changes:
@@ -247,6 +269,20 @@ async def test_what_does_not_exist_cannot_be_watched(dsn: str) -> None:
             await following(changes.watch(CALLER, [ExperimentId(9)]))
         with pytest.raises(NotFound, match="run"):
             await following(changes.watch(CALLER, run_ids=[new_run_id()]))
+
+
+async def test_many_are_looked_up_at_once_and_too_many_refused(dsn: str, db: Database) -> None:
+    async with db.connection() as conn:
+        ids = [row[0] for row in await conn.fetch(MANY, core.MOST_IDS)]
+    async with replica(dsn) as changes:
+        watch = changes.watch(CALLER, run_ids=ids, changes_only=True)
+        assert await following(watch) == Synced()
+        with pytest.raises(NotFound, match="run"):
+            await following(changes.watch(CALLER, run_ids=[*ids[1:], new_run_id()]))
+        with pytest.raises(InvalidArgument, match="run_ids: at most 10,000, found 10,001"):
+            await following(changes.watch(CALLER, run_ids=[*ids, new_run_id()]))
+        with pytest.raises(InvalidArgument, match="experiment_ids: at most"):
+            await following(changes.watch(CALLER, [ExperimentId(n) for n in range(core.MOST_IDS + 1)]))
 
 
 async def test_stopping_ends_watches_under_way_and_new_ones(dsn: str, runs: Runs) -> None:

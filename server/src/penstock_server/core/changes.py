@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.access import Caller
-from penstock_server.model.changes import Change, RunChange
-from penstock_server.model.errors import Unavailable
+from penstock_server.model.changes import Change, RunChange, RunRef
+from penstock_server.model.errors import InvalidArgument, Unavailable
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import Run, RunId
-from penstock_server.postgres import experiments, runs
-from penstock_server.postgres.changes import Listener
+from penstock_server.postgres import runs
+from penstock_server.postgres.changes import Listener, locate_all, require_all
 from penstock_server.postgres.database import Database
+
+# The most experiments and the most runs that one watch may name; who wants more watches them all.
+MOST_IDS = 10_000
 
 # Loaded at once for one watcher.
 _PAGE = 100
@@ -63,8 +66,12 @@ class Changes:
     ) -> AsyncIterator[RunChanged | Synced]:
         """These experiments' runs and these runs (neither: the workspace's): first all, then what changes of them.
 
-        Raises NotFound when one of them does not exist, Unavailable when the watch cannot go on: watch again then.
+        Raises InvalidArgument when they are too many, NotFound when one of them does not exist, Unavailable when the
+        watch cannot go on: watch again then.
         """
+        for field, ids in (("experiment_ids", experiment_ids), ("run_ids", run_ids)):
+            if len(ids) > MOST_IDS:
+                raise InvalidArgument(field, f"at most {MOST_IDS:,}, found {len(ids):,}; name the experiments, or none")
         watcher = _Watcher(caller, frozenset(experiment_ids), frozenset(run_ids))
         self._watchers.add(watcher)  # before the state is read: what is committed meanwhile is told after it
         try:
@@ -85,10 +92,8 @@ class Changes:
 
     async def _check(self, watcher: _Watcher) -> None:
         async with self._db.connection() as conn:
-            for experiment_id in watcher.experiment_ids:
-                await experiments.load_one(conn, watcher.workspace_id, experiment_id)
-            for run_id in watcher.run_ids:
-                await runs.locate(conn, watcher.workspace_id, run_id)
+            await require_all(conn, watcher.workspace_id, watcher.experiment_ids)
+            watcher.locate(await locate_all(conn, watcher.workspace_id, watcher.run_ids))
 
     async def _news(self, watcher: _Watcher) -> dict[RunId, set[RunChange]]:
         """What the watcher was not told yet."""
@@ -140,10 +145,16 @@ class _Watcher:
         self.run_ids = run_ids
         self.missed = False
         self._everything = not (experiment_ids or run_ids)
+        self._run_ids_of: dict[ExperimentId, list[RunId]] = {}
         self._pending: dict[RunId, set[RunChange]] = {}
         self._stale: set[ExperimentId] = set()
         self._stopped = False
         self._some = asyncio.Event()
+
+    def locate(self, found: Iterable[RunRef]) -> None:
+        """Notes where the runs belong. What was heard of their experiments before is in the state read after."""
+        for run in found:
+            self._run_ids_of.setdefault(run.experiment_id, []).append(run.run_id)
 
     def hear(self, change: Change) -> None:
         """Notes a change if it is about what is watched."""
@@ -153,7 +164,7 @@ class _Watcher:
         if change.run_id is None:
             if wide:
                 self._stale.add(change.experiment_id)
-            for run_id in self.run_ids:  # which may be of that experiment
+            for run_id in self._run_ids_of.get(change.experiment_id, ()):
                 self._pending.setdefault(run_id, set()).add(change.kind)
         elif wide or change.run_id in self.run_ids:
             self._pending.setdefault(change.run_id, set()).add(change.kind)

@@ -11,9 +11,9 @@ import structlog
 
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.changes import Change, RunChange, RunRef
-from penstock_server.model.errors import Retryable
+from penstock_server.model.errors import NotFound, Retryable
 from penstock_server.model.experiments import ExperimentId
-from penstock_server.model.runs import RunId
+from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres.database import Connection, Database, translated
 
 CHANNEL = "penstock_changes"
@@ -50,6 +50,33 @@ async def notify_points(conn: Connection, runs: Collection[RunRef]) -> None:
 async def notify_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId) -> None:
     """Tells, when this transaction commits, that all runs of an experiment have changed."""
     await conn.execute(_NOTIFY, CHANNEL, [f"{RunChange.RUN.value} {workspace_id}:{experiment_id}:"])
+
+
+# One statement each, however many are watched.
+_EXPERIMENTS = "SELECT id FROM experiments WHERE workspace_id = $1 AND id = ANY($2::bigint[])"
+_RUNS = "SELECT workspace_id, experiment_id, id FROM runs WHERE workspace_id = $1 AND id = ANY($2::uuid[])"
+
+
+async def require_all(conn: Connection, workspace_id: WorkspaceId, experiment_ids: Collection[ExperimentId]) -> None:
+    """Returns when all are there, whatever their stage. Raises NotFound."""
+    if not experiment_ids:
+        return
+    found = {row[0] for row in await conn.fetch(_EXPERIMENTS, workspace_id, experiment_ids)}
+    for experiment_id in experiment_ids:
+        if experiment_id not in found:
+            raise NotFound("experiment", str(experiment_id))
+
+
+async def locate_all(conn: Connection, workspace_id: WorkspaceId, run_ids: Collection[RunId]) -> list[RunRef]:
+    """Where these runs belong, whatever their stage. Raises NotFound."""
+    if not run_ids:
+        return []
+    refs = [RunRef(*row) for row in await conn.fetch(_RUNS, workspace_id, run_ids)]
+    found = {ref.run_id for ref in refs}
+    for run_id in run_ids:
+        if run_id not in found:
+            raise NotFound("run", format_run_id(run_id))
+    return refs
 
 
 class Listener:
