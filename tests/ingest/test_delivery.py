@@ -189,6 +189,40 @@ async def test_a_bad_batch_is_refused_alone(db: Database, case: str) -> None:
     await holds(db, other, logs(0, 5))
 
 
+async def test_good_records_beside_bad_ones_are_kept(db: Database) -> None:
+    run = await make_run(db)
+    mixed: list[Log] = [
+        ({"loss": 0.0}, 0, 0),
+        ({"lo\0ss": 1.0, "acc": 1.0}, 1, 1),
+        ({"../x": 2.0}, 2, 2),
+        ({"acc": 3.0, "loss": 3.5}, 3, 3),
+        ({"loss": 4.0}, 4, -1),
+        ({"loss": 5.0}, 5, 5),
+    ]
+    updates = [
+        Update(True, "lr", "0.1"),
+        Update(True, "l\0r", "1"),
+        Update(False, "t", "x" * 8001),
+        Update(False, "t", "y"),
+    ]
+    async with working(db) as ingest:
+        writer = await ingest.open(CALLER, run, hello(run))
+        sender = Sender()
+        await writer.put(sender.batch(mixed))
+        await writer.put(Batch(7, 4, [], b"", b"", b"", b"", updates))
+        sender.seq = 11
+        await writer.put(sender.batch(logs(10, 1)))
+        await writer.reached(11)
+        rejects = [event for event in await told(writer) if isinstance(event, Reject)]
+    assert [(each.first_seq, each.last_seq) for each in rejects] == [(2, 2), (3, 3), (5, 5), (8, 8), (9, 9)]
+    assert "relative path" in str(rejects[1].error)
+    async with db.connection() as conn:
+        assert await conn.fetchval("SELECT value FROM run_params WHERE run_id = $1", run.run_id) == "0.1"
+        assert await conn.fetchval("SELECT value FROM run_tags WHERE run_id = $1", run.run_id) == "y"
+        shown = await conn.fetch("SELECT DISTINCT step FROM metric_points WHERE run_id = $1", run.run_id)
+    assert sorted(int(row[0]) for row in shown) == [0, 3, 5, 10]
+
+
 async def test_an_empty_batch_ends_the_stream(db: Database) -> None:
     run = await make_run(db)
     async with working(db) as ingest:

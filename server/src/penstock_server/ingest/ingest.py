@@ -144,7 +144,15 @@ class Ingest:
         size = 256 + sum(part.values.nbytes + 20 * part.count for part in frames)
         size += sum(128 + len(update.key) + len(update.value) for update in updates)
         parcel = Parcel(
-            run, single, size, None, frames, updates, unary=True, principal=caller.principal, request=request
+            run,
+            single,
+            size,
+            None,
+            frames,
+            list(enumerate(updates)),
+            unary=True,
+            principal=caller.principal,
+            request=request,
         )
         try:
             async with asyncio.timeout(_PATIENCE):

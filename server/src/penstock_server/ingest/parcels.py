@@ -59,15 +59,15 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, eq=False)  # a parcel is itself only
 class Parcel:
-    """What one batch brings. A batch that was refused brings its mark and nothing else."""
+    """What one batch brings, less what of it is refused: of that it brings the mark and the reason."""
 
     run: RunRef
     origin: Origin
     size: int
     mark: Mark | None = None
     frames: Sequence[Frames] = ()
-    updates: Sequence[Update] = ()
-    refused: Reject | None = None
+    updates: Sequence[tuple[int, Update]] = ()  # with their positions in the batch
+    refused: Sequence[Reject] = ()
     # A unary batch is all or nothing, so a param that clashes fails all of it; one with a request id is recorded once.
     unary: bool = False
     principal: str = ""
@@ -105,7 +105,7 @@ def by_run(parcels: Iterable[Parcel]) -> list[RunPart]:
         if part is None:
             part = parts[parcel.run.run_id] = RunPart(parcel.run)
         part.frames.extend(parcel.frames)
-        part.updates.extend((parcel, position, update) for position, update in enumerate(parcel.updates))
+        part.updates.extend((parcel, position, update) for position, update in parcel.updates)
     return list(parts.values())
 
 

@@ -152,10 +152,10 @@ class Pipeline:
         if parcel.mark is None:
             telemetry.ingest_batches.labels("rejected").inc()
             self._fail(taken, error)
-        elif parcel.refused is None:
+        elif parcel.frames or parcel.updates:
             # Without its contents the batch still moves the mark, and the writer is told that it is refused.
             reject = Reject(parcel.mark.lo + 1, parcel.mark.hi, error)
-            await self._flush([replace(parcel, frames=(), updates=(), refused=reject)])
+            await self._flush([replace(parcel, frames=(), updates=(), refused=[reject])])
         else:
             raise error
 

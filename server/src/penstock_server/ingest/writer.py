@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from penstock_server import telemetry
 from penstock_server.ingest import frames
 from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.frames import BadShape, Refusal
 from penstock_server.ingest.parcels import Clash, Mark, Parcel
 from penstock_server.ingest.shapes import Shape, Shapes
 from penstock_server.model import runs
 from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import InvalidArgument, SequenceGap
-from penstock_server.model.streams import Ack, Batch, Event, GoAway, Reject, Throttle, WriterId
+from penstock_server.model.streams import Ack, Batch, Event, GoAway, Reject, Throttle, Update, WriterId
 
 # What one writer may have unacknowledged, so that no stream fills the buffer alone.
 WINDOW_BYTES = 8 << 20
+# Names in the shapes of one stream, and what it can leave unread.
+_NAMES_LIMIT = 1_000_000
+_NOTES_LIMIT = 10_000
 _THROTTLE = Throttle(retry_after_ms=1000)
 
 
@@ -46,7 +50,8 @@ class Writer:
         self._epoch = epoch
         self._next = hwm + 1
         self._known = shapes
-        self._shapes: list[Shape | InvalidArgument] = []
+        self._shapes: list[Shape | BadShape] = []
+        self._names = 0
         self._budget = budget
         self._queue = queue
         self._unsettled_bytes = 0
@@ -60,8 +65,7 @@ class Writer:
 
     async def put(self, batch: Batch) -> None:
         """Accepts a batch, waiting for room. Raises SequenceGap, and what ended the stream if something did."""
-        new_shapes = [await self._resolve(names) for names in batch.new_shapes]
-        self._shapes.extend(new_shapes)
+        await self._define(batch)
         if batch.count == 0:
             raise InvalidArgument("batch.count", "is 0; a batch has at least one record")
         if batch.last_seq < self._next:
@@ -97,6 +101,8 @@ class Writer:
         while True:
             while self._notes:
                 yield self._notes.popleft()
+                if len(self._notes) == _NOTES_LIMIT - 1:
+                    self._wake()
             if self.hwm > self._told_hwm:
                 self._told_hwm = self.hwm
                 yield Ack(self.hwm)
@@ -130,8 +136,7 @@ class Writer:
         """A batch is durable; of its updates those that clash are refused, each alone."""
         assert parcel.mark is not None
         self.hwm = parcel.mark.hi
-        if parcel.refused is not None:
-            self._notes.append(parcel.refused)
+        self._notes.extend(parcel.refused)
         for clash in clashes:
             seq = parcel.mark.lo + 1 + clash.position
             self._notes.append(Reject(seq, seq, clash.error))
@@ -148,18 +153,28 @@ class Writer:
 
     # Within.
 
-    async def _resolve(self, names: tuple[str, ...]) -> Shape | InvalidArgument:
+    async def _define(self, batch: Batch) -> None:
+        self._names += sum(map(len, batch.new_shapes))
+        if self._names > _NAMES_LIMIT:
+            raise InvalidArgument(
+                "new_shapes", f"this stream has defined shapes of more than {_NAMES_LIMIT} names; open another"
+            )
+        self._shapes.extend([await self._resolve(names) for names in batch.new_shapes])
+
+    async def _resolve(self, names: tuple[str, ...]) -> Shape | BadShape:
         try:
             return await self._known.resolve(self.run.run_id, names)
         except InvalidArgument as error:
-            return error  # the shape keeps its number; batches that use it are refused
+            return BadShape(len(names), error)
 
     async def _make_room(self, size: int) -> None:
         while self._error is None and (
-            not self._accepting or (self.unsettled and self._unsettled_bytes + size > WINDOW_BYTES)
+            not self._accepting
+            or len(self._notes) >= _NOTES_LIMIT
+            or (self.unsettled and self._unsettled_bytes + size > WINDOW_BYTES)
         ):
             await self._wait()
-        if not self._budget.fits(size):
+        if not self._budget.fits(size) and _THROTTLE not in self._notes:
             self.note(_THROTTLE)
         await self._budget.take(size)
         if self._error is not None:
@@ -170,11 +185,16 @@ class Writer:
         mark = Mark(self.writer_id, self._epoch, self._next - 1, batch.last_seq)
         try:
             if batch.updates:
-                _check_updates(batch)
-                return Parcel(self.run, self, batch.size, mark, updates=batch.updates)
-            return Parcel(self.run, self, batch.size, mark, frames=(frames.read(batch, self._shapes),))
+                updates, refusals = _read_updates(batch)
+                found: tuple[frames.Frames, ...] = ()
+            else:
+                sound, refusals = frames.read(batch, self._shapes)
+                updates, found = [], () if sound is None else (sound,)
         except InvalidArgument as error:
-            return Parcel(self.run, self, batch.size, mark, refused=Reject(batch.first_seq, batch.last_seq, error))
+            updates, found, refusals = [], (), [Refusal(0, batch.count - 1, error)]
+        first = batch.first_seq
+        refused = [Reject(first + each.first, first + each.last, each.error) for each in refusals]
+        return Parcel(self.run, self, batch.size, mark, frames=found, updates=updates, refused=refused)
 
     async def _wait(self) -> None:
         """Until anything of this stream changes."""
@@ -189,11 +209,20 @@ class Writer:
                 change.set_result(None)
 
 
-def _check_updates(batch: Batch) -> None:
+def _read_updates(batch: Batch) -> tuple[list[tuple[int, Update]], list[Refusal]]:
+    """The updates of a batch by position, and those that are refused. Raises InvalidArgument."""
     if batch.values or batch.steps:
         raise InvalidArgument("batch", "has frames and updates; send them as two batches")
     if len(batch.updates) != batch.count:
         raise InvalidArgument("count", f"is {batch.count} for {len(batch.updates)} updates; each is one record")
-    for update in batch.updates:
+    good: list[tuple[int, Update]] = []
+    refusals: list[Refusal] = []
+    for position, update in enumerate(batch.updates):
         check = runs.check_params if update.is_param else runs.check_tags
-        check({update.key: update.value})
+        try:
+            check({update.key: update.value})
+        except InvalidArgument as error:
+            refusals.append(Refusal(position, position, error))
+        else:
+            good.append((position, update))
+    return good, refusals
