@@ -18,9 +18,10 @@ from typing import Any, Self
 
 from penstock import forks
 from penstock.address import Address, parse_address
-from penstock.batches import Update, update_bytes
+from penstock.batches import Update
 from penstock.exits import close_at_exit, forget
 from penstock.frames import Problem, as_step, as_time_ms, flattened, shown, sort_out, texts
+from penstock.given import put, sort_given
 from penstock.names import NAME_LIMIT, fit, text_problem
 from penstock.origin import find_origin, rank
 from penstock.progress import wait_settled
@@ -34,7 +35,6 @@ _log = logging.getLogger("penstock")
 
 _BUFFER_BYTES = 256 << 20
 _FINISH_TIMEOUT = 120.0
-_HELLO_BYTES = 256 << 10  # params and tags beyond this follow in the stream
 _INT64 = 2**63
 _NAMES_WARNED = 20
 
@@ -278,7 +278,7 @@ class ActiveRun:
             try:
                 known = RunStatus.of(status)
             except ValueError as error:
-                self._warn("status", f"{error}; it is finished as if none were given")
+                _log.warning("run %s: %s; it is finished as if none were given", self.id, error)
         if known is None and not self._child and not (self._shared and rank()[0] > 0):
             known = RunStatus.FINISHED
         ended = known is not None and known.ended
@@ -399,9 +399,9 @@ def start_run(
         start_time_ms=clock.time_ns() // 1_000_000,
         tags=origin.tags,
     )
-    good, problems = _given(params, tags)
+    good, problems = sort_given(params, tags)
     known = run_id is not None or run_key is not None
-    later = _put(create, good, everything_later=known)
+    later = put(create, good, everything_later=known)
 
     plan = _Plan(address, made, create, pace or Pace(), buffer_bytes)
     run = ActiveRun(plan, origin.host, shared=known, finish_timeout=finish_timeout)
@@ -411,35 +411,6 @@ def start_run(
     close_at_exit(run)
     run._sender.start()
     return run
-
-
-def _given(params: object, tags: object) -> tuple[list[Update], list[Problem]]:
-    """What of the params and tags can be stored, and what cannot."""
-    updates: list[Update] = []
-    problems: list[Problem] = []
-    for kind, given in (("param", params), ("tag", tags)):
-        try:
-            pairs, bad = texts({} if given is None else given, kind)
-        except Exception as error:  # noqa: BLE001  whatever a foreign mapping raises
-            pairs, bad = [], [Problem(f"{kind} dict", f"{kind}s: {type(error).__name__} ({shown(error, str)})")]
-        updates += [Update(kind == "param", *pair) for pair in pairs]
-        problems += bad
-    return updates, problems
-
-
-def _put(create: runs_pb2.CreateRunRequest, updates: list[Update], *, everything_later: bool) -> list[Update]:
-    """Put the updates into the request, and return those that are to follow in the stream.
-
-    A run that is there already takes nothing from the request; then they reach it by the stream.
-    """
-    later, size = [], 0
-    for update in updates:
-        size += update_bytes(update)
-        if size <= _HELLO_BYTES:
-            (create.params if update.is_param else create.tags)[update.key] = update.value
-        if size > _HELLO_BYTES or everything_later:
-            later.append(update)
-    return later
 
 
 def _status_of(error: BaseException | None) -> RunStatus | None:
