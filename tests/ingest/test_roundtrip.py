@@ -40,6 +40,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock_server.ingest.compaction.CHUNK_POINTS", 8)
     monkeypatch.setattr(chunks, "BLOCK_POINTS", 3)
     monkeypatch.setattr("penstock_server.postgres.series.BLOCK_POINTS", 3)
+    monkeypatch.setattr("penstock_server.postgres.series._GROUP_POINTS", 20)
     monkeypatch.setattr("penstock_server.ingest.compaction._TAKE_BYTES", 300)
     monkeypatch.setattr("penstock_server.ingest.parcels._SEGMENT_BYTES", 100)
 

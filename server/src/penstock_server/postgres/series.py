@@ -7,7 +7,8 @@ ten million from their chunks, and a spike is in every summary that covers it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,14 @@ from penstock_server.model.runs import RunId
 from penstock_server.postgres import chunks, metrics, segments
 from penstock_server.postgres.binary import Float64s, Int64s
 from penstock_server.postgres.chunks import BLOCK_POINTS, Blocks, Outline, Wanted
-from penstock_server.postgres.database import Database
+from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.points import Columns, by_metric
 from penstock_server.postgres.segments import Segment
+
+# Points that are read at a time, of several metrics; and how many one metric has at most that are read one by one,
+# at a width of 1,000 (its blocks would be wider than half a bucket).
+_GROUP_POINTS = 1_000_000
+_MOST_READ = 256_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +63,71 @@ async def read(
 ) -> list[Series]:
     """The series of these metrics of these runs, of those that have points in the range; run after run."""
     low, high = INT64_MIN if low is None else low, INT64_MAX if high is None else high
+    found: dict[tuple[RunId, str], Series] = {}
     async with db.transaction(snapshot=True, read_only=True) as conn:
         ids = await metrics.find(conn, workspace_id, run_ids, names)
-        wanted = [Wanted(run_id, metric_id, low, high) for (run_id, _), metric_id in ids.items()]
-        outlines: dict[tuple[RunId, int], list[Outline]] = {}
-        for chunk in await chunks.outlines(conn, wanted):
-            outlines.setdefault((chunk.run_id, chunk.metric_id), []).append(chunk)
-        level0 = await segments.overlapping(
-            conn, list({want.run_id for want in wanted}), low, high, list({want.metric_id for want in wanted})
-        )
-        fresh = _fresh(level0, wanted)
-        pending = {
-            (want.run_id, want.metric_id): _plan(want, outlines.get((want.run_id, want.metric_id), []), fresh, width)
-            for want in wanted
-        }
-        by_blocks, by_points = _depths(list(pending.values()))
-        blocks = await chunks.blocks(conn, by_blocks)
-        by_points.extend(
-            chunk for chunk in by_blocks if _too_coarse(blocks[chunk.id], pending[chunk.run_id, chunk.metric_id])
-        )
-        points = await chunks.points(conn, by_points)
-    found: list[Series] = []
-    for run_id in run_ids:
-        for name in names:
-            metric_id = ids.get((run_id, name))
-            if metric_id is None:
-                continue
-            metric = pending[run_id, metric_id]
+        wanted = {(key[0], metric_id): (Wanted(key[0], metric_id, low, high), key[1]) for key, metric_id in ids.items()}
+        outlines: dict[tuple[RunId, int], list[Outline]] = {key: [] for key in wanted}
+        for chunk in await chunks.outlines(conn, [want for want, _ in wanted.values()]):
+            outlines[chunk.run_id, chunk.metric_id].append(chunk)
+        for group in _groups(outlines):
+            part = {key: outlines[key] for key in group}
+            for series in await _read(conn, [wanted[key] for key in group], part, width):
+                found[series.run_id, series.name] = series
+    return [found[run_id, name] for run_id in run_ids for name in names if (run_id, name) in found]
+
+
+def _groups(outlines: dict[tuple[RunId, int], list[Outline]]) -> Iterator[list[tuple[RunId, int]]]:
+    """Metrics to be read at a time: as many as have few points to read together."""
+    group: list[tuple[RunId, int]] = []
+    size = 0
+    for key, found in outlines.items():
+        points = min(_MOST_READ, 1 + sum(chunk.points for chunk in found))
+        if group and size + points > _GROUP_POINTS:
+            yield group
+            group, size = [], 0
+        group.append(key)
+        size += points
+    if group:
+        yield group
+
+
+async def _read(
+    conn: Connection,
+    wanted: Sequence[tuple[Wanted, str]],
+    outlines: dict[tuple[RunId, int], list[Outline]],
+    width: int,
+) -> list[Series]:
+    wants = [want for want, _ in wanted]
+    low, high = wants[0].low, wants[0].high
+    level0 = await segments.overlapping(
+        conn, list({want.run_id for want in wants}), low, high, list({want.metric_id for want in wants})
+    )
+    fresh = await asyncio.to_thread(_fresh, level0, wants)
+    pending = {
+        key: _plan(want, outlines[key], fresh, width) for want in wants for key in [(want.run_id, want.metric_id)]
+    }
+    by_blocks, by_points = _depths(list(pending.values()))
+    blocks = await chunks.blocks(conn, by_blocks)
+    by_points.extend(c for c in by_blocks if _too_coarse(blocks[c.id], pending[c.run_id, c.metric_id]))
+    points = await chunks.points(conn, by_points)
+
+    def reduce() -> list[Series]:
+        found = []
+        for want, name in wanted:
+            metric = pending[want.run_id, want.metric_id]
             parts = [_of_outlines([c for c in metric.outlines if c.id not in blocks and c.id not in points])]
             parts += [blocks[c.id] for c in metric.outlines if c.id in blocks and c.id not in points]
             details = [points[c.id] for c in metric.outlines if c.id in points]
-            if (run_id, metric_id) in fresh:
-                details.append(fresh[run_id, metric_id])
+            if (want.run_id, want.metric_id) in fresh:
+                details.append(fresh[want.run_id, want.metric_id])
             parts += [_of_points(_within(columns, metric.want)) for columns in details]
-            series = _series(run_id, name, parts, metric, width)
+            series = _series(want.run_id, name, parts, metric, width)
             if series is not None:
                 found.append(series)
-    return found
+        return found
+
+    return await asyncio.to_thread(reduce)
 
 
 def _fresh(level0: Sequence[Segment], wanted: Sequence[Wanted]) -> dict[tuple[RunId, int], Columns]:
