@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import structlog
+
 from penstock_server.core.runs import Runs
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.ingest.writer import WINDOW_BYTES, Writer
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.limits import INT64_MAX, check_text, check_time_ms
+from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import HOST_LIMIT, PROTOCOL, Batch, Event, Finish, FinishAck, Hello
 from penstock_server.postgres import runs, writers
 from penstock_server.postgres.database import Database
+
+log = structlog.get_logger(__name__)
 
 
 class WriterStream:
@@ -75,6 +80,14 @@ class Streams:
         async with self._db.connection() as conn:
             run = await runs.locate_active(conn, caller.workspace_id, hello.run_id)
         writer = await self._ingest.open(caller, run, hello)
+        if writer.hwm < hello.last_acked:
+            log.warning(
+                "a writer's mark is behind what was acknowledged: was the database restored from a backup?",
+                run_id=format_run_id(hello.run_id),
+                writer_id=hello.writer_id.hex,
+                mark=writer.hwm,
+                acknowledged=hello.last_acked,
+            )
         return WriterStream(self._db, caller, hello, writer, self._ingest, self._runs)
 
 

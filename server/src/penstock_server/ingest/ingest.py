@@ -100,7 +100,11 @@ class Ingest:
             # The writer has come back before its old stream was settled: what that has under way is let finish,
             # what it has queued is dropped, and the mark is read after that.
             before.end(Unavailable("the writer opened another stream", 0.1))
-            await before.settled()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await before.settled()
+            except TimeoutError:
+                raise Unavailable("the writer's last batches wait for the database", 1.0) from None
             self.close(before)
             hwm = await self._mark(caller, hello)
         # From the last look to here nobody else had a turn.

@@ -112,7 +112,7 @@ class SequenceGap(PenstockError):
 
 
 class Fenced(PenstockError):
-    """Another process has taken this writer over, with a higher epoch, or a commit of another stream won."""
+    """Another process has taken this writer over, with a higher epoch."""
 
 
 class Retryable(PenstockError):

@@ -25,7 +25,8 @@ _LOOK = "SELECT run_id, principal, epoch FROM writers WHERE id = $1"
 
 # The compare-and-set that makes delivery exactly once: the mark moves from `lo` to `hi` in the same
 # transaction as the points, or the batch has lost a race and its points do not go in. Ids come
-# sorted, so that two flushes never wait for each other crosswise. A deleted run takes no records.
+# sorted, so that two flushes seldom wait for each other crosswise; when they do, one is tried again. A deleted run
+# takes no records.
 _ADVANCE = """
 UPDATE writers w SET hwm = v.hi
   FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::integer[]) AS v (id, lo, hi, epoch), runs r
