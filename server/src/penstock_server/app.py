@@ -171,14 +171,14 @@ async def _watch(
 ) -> None:
     """Keeps the state and gRPC's health right; announces the server when it is ready for the first time."""
     announced = False
-    while not state.stopping:
+    while True:
         before, state.problem = state.problem, await _problem(db, ingest)
         if state.stopping:
-            return  # meanwhile; health says so already
+            return  # health says so already
         if state.problem != before:
             log.info("ready") if state.problem is None else log.warning("not ready", reason=state.problem)
             await grpc_server.set_ready(ready=state.problem is None)
-        if state.problem is None and not announced and not state.stopping:
+        if state.unready() is None and not announced:
             announce()
             announced = True
         await asyncio.sleep(_LOOK)
