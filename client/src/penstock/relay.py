@@ -8,6 +8,7 @@ ended. On the wire all of gRPC's methods are streams, so a relay carries any cal
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -54,14 +55,19 @@ class RelayedStream:
     def __iter__(self) -> Iterator[bytes]:
         assert self._process.stdout is not None
         pipe = self._process.stdout
-        while header := pipe.read(_LENGTH.size):
+        while len(header := pipe.read(_LENGTH.size)) == _LENGTH.size:
             (length,) = _LENGTH.unpack(header)
             if length == _END:
-                name, details, metadata = json.loads(pipe.read())
+                try:
+                    name, details, metadata = json.loads(pipe.read())
+                except ValueError:
+                    break
                 if name != grpc.StatusCode.OK.name:
                     raise Broken(grpc.StatusCode[name], details, tuple((key, value) for key, value in metadata))
                 return
-            yield pipe.read(length)
+            if len(message := pipe.read(length)) < length:
+                break
+            yield message
         raise Broken(grpc.StatusCode.UNAVAILABLE, "the relay has ended")
 
     def cancel(self) -> None:
@@ -84,16 +90,17 @@ def main() -> None:
     address, path, timeout = map(json.loads, sys.argv[2:])
     answers = sys.stdout.buffer
     ended: tuple[str, str, Metadata] = (grpc.StatusCode.OK.name, "", ())
-    with DirectStream(Address(**address), path, _read(sys.stdin.buffer), timeout) as stream:
-        try:
-            for message in stream:
-                _write(answers, message)
-        except BrokenPipeError:
-            return  # whoever had something to say is gone
-        except Broken as error:
-            ended = (error.code.name, error.details, error.metadata)
-    answers.write(_LENGTH.pack(_END) + json.dumps(ended).encode())
-    answers.flush()
+    try:
+        with DirectStream(Address(**address), path, _read(sys.stdin.buffer), timeout) as stream:
+            try:
+                for message in stream:
+                    _write(answers, message)
+            except Broken as error:
+                ended = (error.code.name, error.details, error.metadata)
+        answers.write(_LENGTH.pack(_END) + json.dumps(ended).encode())
+        answers.flush()
+    except BrokenPipeError:
+        os._exit(1)  # whoever had something to say is gone; nobody wants what is still in the pipe's buffer
 
 
 def _write(pipe: IO[bytes], message: bytes) -> None:
@@ -104,4 +111,7 @@ def _write(pipe: IO[bytes], message: bytes) -> None:
 
 def _read(pipe: IO[bytes]) -> Iterator[bytes]:
     while header := pipe.read(_LENGTH.size):
-        yield pipe.read(_LENGTH.unpack(header)[0])
+        message = pipe.read(_LENGTH.unpack(header)[0]) if len(header) == _LENGTH.size else None
+        if message is None or len(message) < _LENGTH.unpack(header)[0]:
+            os._exit(1)  # whoever had something to say is gone in mid-word: the stream is cut, not ended
+        yield message
