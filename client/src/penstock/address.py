@@ -49,15 +49,13 @@ _COMMON: list[tuple[str, int | str]] = [
     ("grpc.max_reconnect_backoff_ms", 5_000),
     # Connections of its own: those of another channel may be from before a fork.
     ("grpc.use_local_subchannel_pool", 1),
-]
-_CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
-_STREAMS = [
-    *_COMMON,
-    ("grpc.enable_retries", 0),
+    # Whoever only listens, as in a watch, notices no other way that the server's machine is gone.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.http2.max_pings_without_data", 0),
 ]
+_CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
+_STREAMS = [*_COMMON, ("grpc.enable_retries", 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +98,8 @@ def parse_address(url: str | None = None, workspace: str | None = None) -> Addre
     """
     text = (url if url is not None else os.environ.get("PENSTOCK_URL") or DEFAULT_URL).strip()
     workspace = workspace or os.environ.get("PENSTOCK_WORKSPACE") or DEFAULT_WORKSPACE
+    if not (workspace.isascii() and workspace.isprintable()):
+        raise ValueError(f"{workspace!r} is no name of a workspace: it must be printable ASCII")
     if text.startswith("unix:"):
         return Address(text, tls=False, workspace=workspace)
     parts = urlsplit(text if "://" in text else f"penstock://{text}")
