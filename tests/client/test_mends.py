@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -9,14 +10,20 @@ import sys
 import textwrap
 import threading
 import time
+from array import array
 from collections.abc import Callable
+from dataclasses import asdict
 
 import grpc
 import pytest
 from peer import Peer, Says, Stream, eventually, plain
 
 import penstock
+from penstock.address import parse_address
+from penstock.buffer import Buffer
+from penstock.relay import _COMMAND, RelayedStream
 from penstock.session import Pace
+from penstock.transport import Broken
 
 QUICK = Pace(backoff_least=0.01, backoff_most=0.05, welcome_timeout=1.0, stall_timeout=0.5, leave_timeout=0.5)
 
@@ -275,3 +282,73 @@ def test_a_run_whose_finish_was_given_up_is_told_of_at_the_end() -> None:
         """,
     )
     assert "1 records with 1 values are NOT committed" in stderr.partition("now the end")[2]
+
+
+def test_what_slips_in_after_the_end_is_refused_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Peer() as peer:
+        run = start(peer)
+        run.log({"loss": 1.0}, 1)
+        run._begin_finish(None)
+        assert run._sender.settled.wait(20)
+        run._buffer._closed = False  # as a thread saw it that is about to append
+        run.log({"loss": 1.0}, 2)
+        assert not run.finish(timeout=5)
+        assert [each.records for each in run.rejected] == [1]
+    assert "1 record(s) are refused: logged by another thread" in caplog.text
+
+
+def test_unacked_never_reads_too_low() -> None:
+    buffer = Buffer(1 << 30, lambda: None)
+    shape = buffer.learn(("loss",))
+    done = threading.Event()
+
+    def gather() -> None:
+        while not done.is_set():
+            buffer.gather()
+
+    thread = threading.Thread(target=gather)
+    thread.start()
+    try:
+        for count in range(1, 20_000):
+            assert buffer.append(shape, array("d", [1.0]), None, 0)
+            assert buffer.unacked == count
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_names_that_always_change_are_not_kept_for_ever() -> None:
+    buffer = Buffer(1 << 30, lambda: None)
+    for number in range(300):
+        buffer.learn((f"{number:03}" + "x" * 200_000,))
+    assert 0 < sum(len(name) for names in buffer.shapes for name in names) <= 16 << 20
+
+
+@pytest.mark.parametrize(
+    "cut", [b"\x01\x00", b"\x05\x00\x00\x00ab", b"\xff\xff\xff\xff", b'\xff\xff\xff\xff["OK", ""'], ids=repr
+)
+def test_what_a_relay_leaves_unsaid_is_a_break(cut: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f"import sys; sys.stdout.buffer.write(bytes({list(cut)}))"
+    monkeypatch.setattr("penstock.relay._COMMAND", script)
+    with RelayedStream(parse_address("127.0.0.1:9"), "/x/y", ()) as stream:
+        with pytest.raises(Broken) as told:
+            list(stream)
+        assert told.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("said", [b"", b"\x01\x00", b"\x05\x00\x00\x00ab"], ids=["nothing", "header", "message"])
+def test_a_relay_whose_reader_is_gone_ends_without_a_word(said: bytes) -> None:
+    told = map(json.dumps, (sys.path, asdict(parse_address("127.0.0.1:9")), "/x/y", 5))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        command = [sys.executable, "-c", _COMMAND, *told]
+        done = subprocess.run(command, input=said, stdout=gone, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("workspace", ["grün", "a\nb", "日本"])
+def test_a_workspace_must_fit_into_a_header(workspace: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII"):
+        parse_address("localhost", workspace)

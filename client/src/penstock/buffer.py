@@ -19,7 +19,9 @@ from penstock.batches import ENVELOPE_BYTES, FRAME_BYTES, VALUE_BYTES, Batch, Na
 # What a frame takes as Python objects, until it is gathered.
 _LOOSE_BYTES = 256
 
+# With more than these, those that are known are forgotten: names that change all the time are no cache.
 _MANY_SHAPES = 10_000
+_MANY_NAMES_BYTES = 16 << 20
 
 
 class Shape:
@@ -63,6 +65,7 @@ class Buffer:
 
     def __init__(self, limit: int, wake: Callable[[], None], batch_bytes: int = 1 << 20, first_step: int = 0) -> None:
         self.shapes: dict[Names, Shape] = {}  # those whose names are known to be good
+        self._shapes_bytes = 0
         self.acked = 0
         self.next_step = first_step
         self._limit = limit
@@ -107,9 +110,12 @@ class Buffer:
 
     def learn(self, names: Names) -> Shape:
         """The shape of `names`, which can be stored."""
-        if len(self.shapes) >= _MANY_SHAPES:
+        shape = Shape(names)
+        if len(self.shapes) >= _MANY_SHAPES or self._shapes_bytes + shape.weight > _MANY_NAMES_BYTES:
             self.shapes = {}
-        return self.shapes.setdefault(names, Shape(names))
+            self._shapes_bytes = 0
+        self._shapes_bytes += shape.weight
+        return self.shapes.setdefault(names, shape)
 
     def call_again(self) -> None:
         """Call `wake` for the next record: the last call was in vain."""
@@ -200,7 +206,8 @@ class Buffer:
     @property
     def unacked(self) -> int:
         """How many records are not acknowledged."""
-        return self.last_seq + len(self._loose) - self.acked
+        with self._lock:  # or else a record that is being put into a batch might be seen in neither place
+            return self.last_seq + len(self._loose) - self.acked
 
     @property
     def unacked_points(self) -> int:

@@ -117,6 +117,7 @@ class Sender:
         self._complaints = 0
         self._began: float | None = None  # None once the server has welcomed us
         self._told_absent = False
+        self._late = 0  # records that came after the end
         self._orphan_since: float | None = None
         self._random = random.Random()  # its own: training may have seeded the common one
         self._told: set[str] = set()
@@ -173,6 +174,12 @@ class Sender:
             stream.cancel()
         if (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join(timeout)
+        late = self.buffer.unacked - self._late
+        if self.state is State.CLOSED and late:
+            self._late += late
+            reason = "logged by another thread while the run was being finished"
+            self.rejected.append(Rejection(late, grpc.StatusCode.FAILED_PRECONDITION.value[0], reason))
+            _log.warning("run %s: %d record(s) are refused: %s", self._run_id, late, reason)
 
     # The thread.
 
