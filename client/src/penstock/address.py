@@ -113,3 +113,18 @@ def parse_address(url: str | None = None, workspace: str | None = None) -> Addre
         raise ValueError(f"{text!r} has more than an address; write it as host:port or https://host:port")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(f"{host}:{port}", tls=parts.scheme in ("https", "grpcs"), workspace=workspace)
+
+
+def spool_dir() -> str | None:
+    """PENSTOCK_SPOOL_DIR: where what is logged is kept until it is sent. None: where the system keeps such things."""
+    return os.environ.get("PENSTOCK_SPOOL_DIR") or None
+
+
+def mode() -> str | None:
+    """PENSTOCK_MODE: `online` or `offline`, not checked. None: it is not set."""
+    return os.environ.get("PENSTOCK_MODE") or None
+
+
+def state_home() -> str | None:
+    """Where the system lets programs keep the state of a user: XDG_STATE_HOME, or LOCALAPPDATA on Windows."""
+    return os.environ.get("LOCALAPPDATA" if os.name == "nt" else "XDG_STATE_HOME") or None
