@@ -18,7 +18,7 @@ class StreamMetricsRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., batch: _Optional[_Union[Batch, _Mapping]] = ..., finish: _Optional[_Union[Finish, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol", "run_id", "create_run", "writer_id", "epoch", "last_acked", "last_spooled", "attributes")
+    __slots__ = ("protocol", "run_id", "create_run", "writer_id", "epoch", "last_acked", "last_spooled", "attributes", "refused", "resume")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     CREATE_RUN_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,8 @@ class Hello(_message.Message):
     LAST_ACKED_FIELD_NUMBER: _ClassVar[int]
     LAST_SPOOLED_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     run_id: str
     create_run: _runs_pb2.CreateRunRequest
@@ -35,7 +37,9 @@ class Hello(_message.Message):
     last_acked: int
     last_spooled: int
     attributes: WriterAttributes
-    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., create_run: _Optional[_Union[_runs_pb2.CreateRunRequest, _Mapping]] = ..., writer_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., last_acked: _Optional[int] = ..., last_spooled: _Optional[int] = ..., attributes: _Optional[_Union[WriterAttributes, _Mapping]] = ...) -> None: ...
+    refused: int
+    resume: bool
+    def __init__(self, protocol: _Optional[int] = ..., run_id: _Optional[str] = ..., create_run: _Optional[_Union[_runs_pb2.CreateRunRequest, _Mapping]] = ..., writer_id: _Optional[bytes] = ..., epoch: _Optional[int] = ..., last_acked: _Optional[int] = ..., last_spooled: _Optional[int] = ..., attributes: _Optional[_Union[WriterAttributes, _Mapping]] = ..., refused: _Optional[int] = ..., resume: bool = ...) -> None: ...
 
 class WriterAttributes(_message.Message):
     __slots__ = ("rank", "world_size", "host", "pid")
@@ -56,7 +60,7 @@ class Shape(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Batch(_message.Message):
-    __slots__ = ("first_seq", "count", "new_shapes", "shapes", "steps", "times_ms", "values", "updates")
+    __slots__ = ("first_seq", "count", "new_shapes", "shapes", "steps", "times_ms", "values", "updates", "lost")
     FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     NEW_SHAPES_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +69,7 @@ class Batch(_message.Message):
     TIMES_MS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     UPDATES_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
     first_seq: int
     count: int
     new_shapes: _containers.RepeatedCompositeFieldContainer[Shape]
@@ -73,7 +78,8 @@ class Batch(_message.Message):
     times_ms: _containers.RepeatedScalarFieldContainer[int]
     values: _containers.RepeatedScalarFieldContainer[float]
     updates: _containers.RepeatedCompositeFieldContainer[RunUpdate]
-    def __init__(self, first_seq: _Optional[int] = ..., count: _Optional[int] = ..., new_shapes: _Optional[_Iterable[_Union[Shape, _Mapping]]] = ..., shapes: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., updates: _Optional[_Iterable[_Union[RunUpdate, _Mapping]]] = ...) -> None: ...
+    lost: bool
+    def __init__(self, first_seq: _Optional[int] = ..., count: _Optional[int] = ..., new_shapes: _Optional[_Iterable[_Union[Shape, _Mapping]]] = ..., shapes: _Optional[_Iterable[int]] = ..., steps: _Optional[_Iterable[int]] = ..., times_ms: _Optional[_Iterable[int]] = ..., values: _Optional[_Iterable[float]] = ..., updates: _Optional[_Iterable[_Union[RunUpdate, _Mapping]]] = ..., lost: bool = ...) -> None: ...
 
 class RunUpdate(_message.Message):
     __slots__ = ("param", "tag")

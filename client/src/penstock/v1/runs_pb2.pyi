@@ -62,7 +62,7 @@ class MetricSummary(_message.Message):
     def __init__(self, name: _Optional[str] = ..., count: _Optional[int] = ..., last_step: _Optional[int] = ..., last_time_ms: _Optional[int] = ..., last_value: _Optional[float] = ..., min_value: _Optional[float] = ..., max_value: _Optional[float] = ...) -> None: ...
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "experiment_id", "name", "status", "lifecycle_stage", "user", "source_name", "git_commit", "parent_run_id", "start_time_ms", "end_time_ms", "update_time_ms", "params", "tags", "metrics")
+    __slots__ = ("run_id", "experiment_id", "name", "status", "lifecycle_stage", "user", "source_name", "git_commit", "parent_run_id", "start_time_ms", "end_time_ms", "update_time_ms", "params", "tags", "metrics", "refused_records", "lost_records")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +92,8 @@ class Run(_message.Message):
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_RECORDS_FIELD_NUMBER: _ClassVar[int]
+    LOST_RECORDS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     experiment_id: str
     name: str
@@ -107,7 +109,9 @@ class Run(_message.Message):
     params: _containers.ScalarMap[str, str]
     tags: _containers.ScalarMap[str, str]
     metrics: _containers.RepeatedCompositeFieldContainer[MetricSummary]
-    def __init__(self, run_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., name: _Optional[str] = ..., status: _Optional[_Union[RunStatus, str]] = ..., lifecycle_stage: _Optional[_Union[_experiments_pb2.LifecycleStage, str]] = ..., user: _Optional[str] = ..., source_name: _Optional[str] = ..., git_commit: _Optional[str] = ..., parent_run_id: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ..., update_time_ms: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Mapping[str, str]] = ..., metrics: _Optional[_Iterable[_Union[MetricSummary, _Mapping]]] = ...) -> None: ...
+    refused_records: int
+    lost_records: int
+    def __init__(self, run_id: _Optional[str] = ..., experiment_id: _Optional[str] = ..., name: _Optional[str] = ..., status: _Optional[_Union[RunStatus, str]] = ..., lifecycle_stage: _Optional[_Union[_experiments_pb2.LifecycleStage, str]] = ..., user: _Optional[str] = ..., source_name: _Optional[str] = ..., git_commit: _Optional[str] = ..., parent_run_id: _Optional[str] = ..., start_time_ms: _Optional[int] = ..., end_time_ms: _Optional[int] = ..., update_time_ms: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., tags: _Optional[_Mapping[str, str]] = ..., metrics: _Optional[_Iterable[_Union[MetricSummary, _Mapping]]] = ..., refused_records: _Optional[int] = ..., lost_records: _Optional[int] = ...) -> None: ...
 
 class CreateRunRequest(_message.Message):
     __slots__ = ("run_id", "experiment_id", "experiment_name", "name", "status", "user", "source_name", "git_commit", "parent_run_id", "start_time_ms", "params", "tags", "request_id")
