@@ -46,6 +46,14 @@ _MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 
 
+@pytest.fixture(autouse=True)
+def spool_root(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of a test, and of the processes that it starts, keep what they log."""
+    root = tmp_path_factory.mktemp("spool")
+    monkeypatch.setenv("PENSTOCK_SPOOL_DIR", str(root))
+    return root
+
+
 class Postgres:
     """One PostgreSQL server for the whole session."""
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from penstock.metrics import History, MetricSummary, Point, Series
     from penstock.runs import Run, RunChanged, Runs, RunStatus
     from penstock.sender import Rejection
-    from penstock.tracking import ActiveRun, start_run
+    from penstock.start import start_run
+    from penstock.tracking import ActiveRun
 
 __version__ = "0.1.0"
 
@@ -63,7 +64,7 @@ _HOMES = {
     "Runs": "runs",
     "Series": "metrics",
     "View": "experiments",
-    "start_run": "tracking",
+    "start_run": "start",
 }
 
 # gRPC reads these when it is loaded. By default it writes a line to stderr at each os.fork(), and runs handlers

@@ -1,5 +1,7 @@
 """Batches: consecutive records of one writer, as columns, and their bytes on the wire.
 
+Records that were lost are a batch, too, of which there is but their number.
+
 A batch knows its shapes by a table of its own. A stream numbers shapes as it meets them, so the same
 batch can be sent on any stream, and again on the next.
 """
@@ -37,7 +39,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Frames or updates, numbered from `first_seq` on. `weight` is at least its bytes on the wire."""
+    """Frames, updates or `lost` records, numbered from `first_seq` on. `weight` is at least its bytes on the wire."""
 
     first_seq: int
     names: list[Names]
@@ -47,12 +49,17 @@ class Batch:
     values: array[float]
     updates: list[Update]
     weight: int
-    since: float  # time.monotonic() of the first record
+    lost: int = 0
+
+    @classmethod
+    def of_lost(cls, first_seq: int, count: int) -> Batch:
+        """Records of which nothing is left."""
+        return cls(first_seq, [], array("I"), array("q"), array("q"), array("d"), [], ENVELOPE_BYTES, count)
 
     @property
     def count(self) -> int:
         """How many records."""
-        return len(self.shapes) or len(self.updates)
+        return self.lost or len(self.shapes) or len(self.updates)
 
     @property
     def last_seq(self) -> int:
@@ -70,12 +77,6 @@ class Batch:
             yield self._part(begin, end, point, point + points, weight)
             begin, point = end, point + points
 
-    def since_record(self, seq: int) -> Batch:
-        """The batch without the records before number `seq`."""
-        begin = seq - self.first_seq
-        point = sum(len(self.names[shape]) for shape in self.shapes[:begin])
-        return self._part(begin, self.count, point, len(self.values), self.weight)
-
     def _part(self, begin: int, end: int, first_point: int, end_point: int, weight: int) -> Batch:
         return Batch(
             first_seq=self.first_seq + begin,
@@ -86,7 +87,6 @@ class Batch:
             values=self.values[first_point:end_point],
             updates=self.updates[begin:end],
             weight=weight,
-            since=self.since,
         )
 
     def _reach(self, begin: int, limit: int) -> tuple[int, int, int]:
@@ -128,7 +128,9 @@ def encode(batch: Batch, numbers: dict[Names, int], base: int = 0) -> bytes:
     out = message.batch
     out.first_seq = batch.first_seq - base
     out.count = batch.count
-    if batch.updates:
+    if batch.lost:
+        out.lost = True
+    elif batch.updates:
         for update in batch.updates:
             pair = out.updates.add()
             told = pair.param if update.is_param else pair.tag

@@ -78,7 +78,7 @@ def _finish_last() -> None:
 def _finish_all() -> None:
     """All at once, so that they wait together."""
     runs = [run for run in list(_open.values()) if run._sender.started]
-    left = [run for run in runs if not run._buffer.closed or run._sender.state.over]
+    left = [run for run in runs if not run._spool.closed or run._sender.state.over]
     for run in left:
         run._begin_finish(RunStatus.FAILED if _failing() and not run._child else None)
     begun = time.monotonic()

@@ -38,7 +38,7 @@ def _line(sender: Sender, run_id: str, waited: float) -> str:
         f", {sender.trouble}" if sender.trouble and sender.state.value in ("backoff", "connecting", "auth_wait") else ""
     )
     return (
-        f"penstock: run {run_id}: {sender.buffer.unacked:,} records to be committed, "
+        f"penstock: run {run_id}: {sender.outbox.unacked:,} records to be committed, "
         f"{waited:.0f} s, {sender.state.value}{why}"
     )
 

@@ -21,11 +21,15 @@ import grpc
 
 from penstock import forks
 from penstock.address import Address
-from penstock.buffer import Buffer
 from penstock.relay import RelayedStream
 from penstock.session import End, Pace, Session, Wait
+from penstock.spool import keeper
+from penstock.spool.home import Home
+from penstock.spool.outbox import Outbox
+from penstock.spool.spool import Spool
+from penstock.spool.stored import Stored
 from penstock.transport import Broken, DirectStream, Stream
-from penstock.v1 import metrics_pb2, runs_pb2
+from penstock.v1 import metrics_pb2
 
 _log = logging.getLogger("penstock")
 
@@ -34,6 +38,7 @@ _PROTOCOL = 1
 _REJECTIONS_KEPT = 1_000
 
 _HURRIED = 1.0  # seconds between streams, at most, while somebody waits for the end
+_FENCES = 3  # times that we take a spool back, with no welcome between
 _COMPLAINTS = 5  # streams that the server has called wrong, with nothing acknowledged between, until we believe it
 
 # As answers to Hello these say that the run cannot be logged to, however often we ask.
@@ -59,14 +64,15 @@ class State(enum.Enum):
     DRAINING = "draining"
     BACKOFF = "backoff"
     AUTH_WAIT = "auth_wait"  # the server does not know who we are; asked again now and then
+    FENCED = "fenced"  # another process has taken the spool over; taken back when that is gone
+    OFFLINE = "offline"  # records are spooled, and sent by `penstock sync`
     CLOSED = "closed"  # everything is committed
-    FENCED = "fenced"  # another process writes for this writer
     PARKED = "parked"  # the server will not take this run
 
     @property
     def over(self) -> bool:
         """Whether nothing more will be sent."""
-        return self in (State.CLOSED, State.FENCED, State.PARKED)
+        return self in (State.CLOSED, State.PARKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +85,32 @@ class Rejection:
 
 
 class Sender:
-    """Ships what is in `buffer` into one run, as one writer. Starts with the first `wake` or `start`."""
+    """Ships what is in `spool` into its run. Starts with the first `wake` or `start`; `offline`, not at all."""
 
     def __init__(
         self,
+        spool: Spool | Stored,
+        home: Home,
         address: Address,
-        run_id: str,
-        create_run: runs_pb2.CreateRunRequest,
-        attributes: metrics_pb2.WriterAttributes,
         pace: Pace,
-        buffer_bytes: int,
-        first_step: int = 0,
+        *,
+        offline: bool = False,
+        resume: bool = False,
     ) -> None:
-        self.buffer = Buffer(buffer_bytes, self.wake, pace.batch_bytes, first_step)
-        self.state = State.NEW
+        self.spool = spool
+        self.outbox = Outbox(spool, pace.batch_bytes, spool.limits.kept if isinstance(spool, Spool) else 0)
+        self.state = State.OFFLINE if offline else State.NEW
         self.trouble = ""  # the last thing that went wrong
         self.settled = threading.Event()  # set when `state.over`
         self.rejected: deque[Rejection] = deque(maxlen=_REJECTIONS_KEPT)
+        self.refused = 0  # what the writer could not take
+        self._home = home
+        self._offline = offline
+        self._resume = resume
         self._address = address
-        self._run_id = run_id
-        self._create_run = create_run
-        self._attributes = attributes
+        self._run_id = spool.head.run_id
         self._pace = pace
-        self._buffer_bytes = buffer_bytes
-        self._writer_id = os.urandom(16)
+        self._writer_id = spool.head.writer_id
         self._base = 0
         self._finish: metrics_pb2.Finish | None = None
         self._stopping = False
@@ -115,18 +123,24 @@ class Sender:
         self._open: Stream | None = None
         self._failures = 0
         self._complaints = 0
+        self._fences = 0  # since the last welcome
         self._began: float | None = None  # None once the server has welcomed us
         self._told_absent = False
-        self._late = 0  # records that came after the end
         self._orphan_since: float | None = None
         self._random = random.Random()  # its own: training may have seeded the common one
         self._told: set[str] = set()
+        if isinstance(spool, Spool):
+            spool.wake = self.wake
+        else:
+            self._finish = spool.finish or metrics_pb2.Finish(last_seq=spool.count)
 
     # For the threads that log.
 
     def start(self) -> None:
         """Begin. Does nothing when it has begun."""
         self._asked = True
+        if self._offline:
+            return
         try:
             self._unstarted.pop()  # one thread gets it, and no lock is left behind
         except IndexError:
@@ -139,7 +153,7 @@ class Sender:
             self._unstarted.append(True)
             self.trouble = f"cannot start the thread that sends: {error}"
             self._tell("thread", f"{self.trouble}; tried again with what is logged next")
-            self.buffer.call_again()
+            self.spool.wanted = True
 
     @property
     def started(self) -> bool:
@@ -152,14 +166,17 @@ class Sender:
         if self._thread is None:
             self.start()
 
-    def finish(self, status: str | None, end_time_ms: int, refused: int) -> None:
-        """Send what there is, then Finish; takes no more records. `settled` tells when. The first call counts.
+    def finish(self, finish: metrics_pb2.Finish) -> None:
+        """Send what there is, then `finish`; takes no more records. `settled` tells when. The first call counts.
 
         When no thread can be started it is settled at once, but not over: the next call tries again.
         """
-        self.buffer.close()
+        self.spool.close(finish)
         if self._finish is None:
-            self._finish = metrics_pb2.Finish(status=status, end_time_ms=end_time_ms, refused=refused)
+            self._finish = finish
+        if self._offline:
+            self.settled.set()
+            return
         if self._thread is None:
             self.settled.clear()
         self.wake()
@@ -174,12 +191,20 @@ class Sender:
             stream.cancel()
         if (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join(timeout)
-        late = self.buffer.unacked - self._late
-        if self.state is State.CLOSED and late:
-            self._late += late
-            reason = "logged by another thread while the run was being finished"
-            self.rejected.append(Rejection(late, grpc.StatusCode.FAILED_PRECONDITION.value[0], reason))
-            _log.warning("run %s: %d record(s) are refused: %s", self._run_id, late, reason)
+            if thread.is_alive():
+                return  # it may still be reading
+        if isinstance(self.spool, Spool):
+            keeper.forget(self.spool)
+        if self.state is State.CLOSED:
+            self._leave_behind()
+        self.spool.release()
+        self._home.release()
+
+    def _leave_behind(self) -> None:
+        try:
+            self._home.sent(self.outbox.acked)
+        except OSError as error:
+            _log.warning("run %s: %s cannot be marked as sent: %s", self._run_id, self._home.path, error)
 
     # The thread.
 
@@ -205,14 +230,16 @@ class Sender:
         hello = metrics_pb2.Hello(
             protocol=_PROTOCOL,
             run_id=self._run_id,
-            create_run=self._create_run,
+            create_run=self.spool.head.create_run,
             writer_id=self._writer_id,
-            epoch=1,
-            last_acked=self.buffer.acked - self._base,
-            last_spooled=self.buffer.gather() - self._base,
-            attributes=self._attributes,
+            epoch=self._home.epoch,
+            last_acked=self.outbox.acked - self._base,
+            last_spooled=self.outbox.last_seq - self._base,
+            attributes=self.spool.head.attributes,
+            refused=self.refused,
+            resume=self._resume,
         )
-        session = Session(self.buffer, hello, self._closing, self._reject, self._pace, self._base)
+        session = Session(self.outbox, hello, self._closing, self._reject, self._pace, self._base)
         broken: Broken | None = None
         way: Callable[[Address, str, Iterable[bytes]], Stream]
         way = DirectStream if forks.may_stream() else RelayedStream
@@ -225,6 +252,8 @@ class Sender:
                     news.put(None)
                     if session.welcomed:
                         self._found()
+                    if session.forgotten:
+                        self._tell_forgotten(session.forgotten)
                     self.state = State.DRAINING if session.draining else State.STREAMING
                     if session.end is End.FINISHED:
                         self._settle(State.CLOSED)
@@ -264,7 +293,7 @@ class Sender:
             return None
         finish = metrics_pb2.Finish()
         finish.CopyFrom(self._finish)
-        finish.last_seq = self.buffer.gather()
+        finish.last_seq = self.outbox.last_seq
         return finish
 
     def _reject(self, reject: metrics_pb2.Reject) -> None:
@@ -296,9 +325,7 @@ class Sender:
             self.state = State.AUTH_WAIT
             return self._pace.backoff_most
         if not session.welcomed and code is grpc.StatusCode.ABORTED:
-            self._tell("fenced", f"another process writes for this writer ({details}); nothing more is sent")
-            self._settle(State.FENCED)
-            return None
+            return self._fenced(details, broken.epoch if broken else 0)
         if self._hopeless(session, code):
             self._tell("parked", f"the server will not take this run: {details}. Nothing more is sent")
             self._settle(State.PARKED)
@@ -308,7 +335,7 @@ class Sender:
     def _hopeless(self, session: Session, code: grpc.StatusCode | None) -> bool:
         if session.progressed:
             self._complaints = 0
-        if code is grpc.StatusCode.NOT_FOUND and not session.welcomed and self._create_run.parent_run_id:
+        if code is grpc.StatusCode.NOT_FOUND and not session.welcomed and self.spool.head.create_run.parent_run_id:
             # The parent's own stream may be on its way.
             now = time.monotonic()
             self._orphan_since = self._orphan_since or now
@@ -321,18 +348,31 @@ class Sender:
     def _settle(self, state: State) -> None:
         self.state = state
         if state is not State.CLOSED:
-            self.buffer.close()
+            self.spool.close()
         self.settled.set()
+
+    def _fenced(self, details: str, epoch: int) -> float | None:
+        """Another process has taken the spool over, and sends what is in it. When that is gone, the rest is ours."""
+        if not self._home.owned:
+            self._tell("parked", f"another process writes for this writer ({details}); nothing more is sent")
+            self._settle(State.PARKED)
+            return None
+        if self._home.reclaim(epoch) and self._fences < _FENCES:
+            self._fences += 1
+            return self._backoff()
+        self._tell("fenced", f"another process has taken the spool over ({details}); waiting for its end")
+        self.state = State.FENCED
+        return _HURRIED
 
     def _begin_anew(self) -> float:
         """As another writer. Numbers are never used twice, and what was let go of cannot be sent again."""
         self._tell(
             "gap",
-            "the server's mark does not fit what this process has sent (was it restored from a backup?); "
-            "what was acknowledged before may be missing there",
+            "the server has more of this writer than this process has logged (was it restored from a snapshot?); "
+            "it goes on as another writer",
         )
         self._writer_id = os.urandom(16)
-        self._base = self.buffer.begin_anew()
+        self._base = self.outbox.acked
         return self._backoff()
 
     def _backoff(self) -> float:
@@ -347,11 +387,20 @@ class Sender:
         """The server has welcomed us."""
         self._orphan_since = None
         self._began = None
+        self._fences = 0
+        self._resume = False
         if self._told_absent:
             self._told_absent = False
             _log.warning(
                 "run %s: the server at %s has answered; what was kept is being sent", self._run_id, self._address.target
             )
+
+    def _tell_forgotten(self, records: int) -> None:
+        self._tell(
+            "forgotten",
+            f"the server has forgotten {records} records that it had acknowledged (was it restored from a backup?); "
+            "what is still in the spool is sent again",
+        )
 
     def _tell_if_absent(self) -> None:
         """Once, when there has been no server for a while: a wrong address looks the same as one that is late."""
@@ -361,20 +410,19 @@ class Sender:
             return
         self._told_absent = True
         _log.warning(
-            "run %s: no server at %s (%s); records are kept in memory, up to %d MiB; check PENSTOCK_URL",
+            "run %s: no server at %s (%s); records are kept in %s; check PENSTOCK_URL",
             self._run_id,
             self._address.target,
             self.trouble,
-            self._buffer_bytes >> 20,
+            self._home.path or "memory",
         )
 
     def _sleep(self, seconds: float) -> None:
-        """Until it is time; what is logged meanwhile is gathered, so that its size is known."""
+        """Until it is time, or somebody has begun to wait for the end."""
         until = time.monotonic() + seconds
         hurried = self._finish is not None
         while not self._stopping and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.05))
-            self.buffer.gather()
             if self._finish is not None and not hurried:
                 return
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from penstock.batches import Batch, Names, encode
-from penstock.buffer import Buffer
+from penstock.spool.outbox import Outbox
 from penstock.v1 import metrics_pb2
 
 _DEFAULT_WINDOW = 8 << 20
 _DEFAULT_MESSAGE = 4 << 20
+# A record that is there and cannot be read is looked for again after so many seconds.
+_LOOK_AGAIN = 0.05
 # A stream that has defined this many shapes is opened anew, so that neither side keeps them for ever.
 _SHAPES_PER_STREAM = 20_000
 
@@ -43,7 +45,7 @@ class End(enum.Enum):
     FINISHED = enum.auto()
     GO_AWAY = enum.auto()  # the server stops; so does a stream with too many shapes
     STALLED = enum.auto()
-    HISTORY_GAP = enum.auto()  # the server's mark is not where this writer's can be
+    HISTORY_GAP = enum.auto()  # the server's mark is beyond anything that this writer has numbered
     BROKEN = enum.auto()  # the connection ended first
 
 
@@ -63,7 +65,7 @@ class Session:
 
     def __init__(
         self,
-        buffer: Buffer,
+        outbox: Outbox,
         hello: metrics_pb2.Hello,
         closing: Callable[[], metrics_pb2.Finish | None],
         rejected: Callable[[metrics_pb2.Reject], None],
@@ -73,7 +75,8 @@ class Session:
         self.end: End | None = None
         self.welcomed = False
         self.progressed = False  # something was acknowledged
-        self._buffer = buffer
+        self.forgotten = 0  # records that the server had acknowledged, and does not have any more
+        self._outbox = outbox
         self._hello = hello
         self._closing = closing
         self._rejected = rejected
@@ -124,7 +127,7 @@ class Session:
                     self._leave_by = now + self._pace.leave_timeout
                 case "finish_ack":
                     self._take_mark(response.finish_ack.hwm, now)
-                    if self._finish_sent and not self._buffer.unacked:
+                    if self._finish_sent and not self._outbox.unacked:
                         self.end = End.FINISHED
 
     def _next(self, now: float) -> bytes | Wait | None:
@@ -147,7 +150,7 @@ class Session:
         if part := next(self._parts, None):
             return self._send(part, now)
         finish = self._closing()
-        due = self._buffer.due(self._position)
+        due = self._outbox.due(self._position)
         if due is not None:
             ripe = due + self._pace.linger
             if due and finish is None and ripe > now:
@@ -155,7 +158,9 @@ class Session:
             if len(self._numbers) > _SHAPES_PER_STREAM:
                 self._leave_by = now + self._pace.leave_timeout
                 return Wait(0)
-            batch = self._buffer.take(self._position)
+            batch = self._outbox.take(self._position)
+            if batch is None:
+                return Wait(_LOOK_AGAIN)
             self._parts = batch.cut(min(self._pace.batch_bytes, self._message_limit))
             return self._send(next(self._parts), now)
         if finish is not None and not self._finish_sent:
@@ -183,18 +188,21 @@ class Session:
     def _take_welcome(self, welcome: metrics_pb2.Welcome, now: float) -> None:
         mark = welcome.hwm + self._base
         self.welcomed = True
-        if not self._buffer.acked <= mark <= self._buffer.last_seq:
+        if mark > self._outbox.last_seq and self._outbox.live:
             self.end = End.HISTORY_GAP
             return
+        if mark < self._outbox.acked:
+            self.forgotten = self._outbox.acked - mark
+            self._outbox.go_back(mark)
         self._window = welcome.window_bytes or _DEFAULT_WINDOW
         self._message_limit = welcome.max_message_bytes or _DEFAULT_MESSAGE
         self._take_mark(welcome.hwm, now)
 
     def _take_mark(self, hwm: int, now: float) -> None:
         mark = hwm + self._base
-        if mark > self._buffer.acked:
+        if mark > self._outbox.acked:
             self.progressed = True
             self._quiet_since = now
-        self._buffer.acknowledge(mark)
+        self._outbox.acknowledge(mark)
         while self._outstanding and self._outstanding[0][0] <= mark:
             self._outstanding_bytes -= self._outstanding.popleft()[1]

@@ -1,4 +1,4 @@
-"""`start_run`, and the run that it gives: what training code calls. Nothing here waits for the server but `finish`."""
+"""The run that `start_run` gives: what training code calls. Nothing here waits for the server but `finish`."""
 
 from __future__ import annotations
 
@@ -17,44 +17,55 @@ from types import TracebackType
 from typing import Any, Self
 
 from penstock import forks
-from penstock.address import Address, parse_address
+from penstock.address import Address
 from penstock.batches import Update
 from penstock.exits import close_at_exit, forget
 from penstock.frames import Problem, as_step, as_time_ms, flattened, shown, sort_out, texts
-from penstock.given import put, sort_given
-from penstock.names import NAME_LIMIT, fit, text_problem
-from penstock.origin import find_origin, rank
+from penstock.origin import rank
 from penstock.progress import wait_settled
-from penstock.run_ids import new_run_id, parse_run_id, shared_run_id
 from penstock.runs import RunStatus
 from penstock.sender import Rejection, Sender, State
 from penstock.session import Pace
+from penstock.spool import keeper
+from penstock.spool.home import Home
+from penstock.spool.records import Head
+from penstock.spool.spool import Limits, Spool
 from penstock.v1 import metrics_pb2, runs_pb2
 
 _log = logging.getLogger("penstock")
 
-_BUFFER_BYTES = 256 << 20
-_FINISH_TIMEOUT = 120.0
 _INT64 = 2**63
 _NAMES_WARNED = 20
 
 _current: ContextVar[ActiveRun | None] = ContextVar("penstock_run", default=None)
 
 
+def current() -> ActiveRun | None:
+    """The run of the innermost `with` around."""
+    return _current.get()
+
+
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
     """What a writer of the run is made of, in this process or in a child."""
 
     address: Address
     run_id: str
     create_run: runs_pb2.CreateRunRequest
     pace: Pace
-    buffer_bytes: int
+    limits: Limits
+    spool_dir: str | os.PathLike[str] | None
+    durable: bool
+    offline: bool
 
-    def sender(self, host: str, first_step: int) -> Sender:
+    def writer(self, host: str, *, first_step: int = 0, resume: bool = False) -> tuple[Spool, Sender]:
+        """A new writer, of this process: what takes the records, and what ships them."""
         number, size = rank()
         attributes = metrics_pb2.WriterAttributes(rank=number, world_size=size, host=host, pid=os.getpid())
-        return Sender(self.address, self.run_id, self.create_run, attributes, self.pace, self.buffer_bytes, first_step)
+        head = Head(self.run_id, os.urandom(16), self.address, self.create_run, attributes)
+        home = Home(self.spool_dir, self.run_id, head.writer_id)
+        spool = Spool(head, home.make, self.limits, first_step, durable=self.durable)
+        return spool, Sender(spool, home, self.address, self.pace, offline=self.offline, resume=resume)
 
 
 class ActiveRun:
@@ -64,7 +75,7 @@ class ActiveRun:
     once per kind and name, and counted in `refused`.
     """
 
-    def __init__(self, plan: _Plan, host: str, *, shared: bool, finish_timeout: float) -> None:
+    def __init__(self, plan: Plan, host: str, *, shared: bool, resume: bool, finish_timeout: float) -> None:
         self.id = plan.run_id
         self._plan = plan
         self._host = host
@@ -76,23 +87,22 @@ class ActiveRun:
         self._refused = 0
         self._counting = threading.RLock()
         self._entered: Token[ActiveRun | None] | None = None
-        self._sender = plan.sender(host, first_step=0)
-        self._buffer = self._sender.buffer
+        self._spool, self._sender = plan.writer(host, resume=resume)
 
     def log(self, values: Mapping[str, Any], step: int | None = None, time: float | None = None) -> None:
         """Log metrics: numbers, 0-d arrays or tensors by name; nested dicts are flattened with `/`. Does not block.
 
         `step` None is one more than the last; `time` is in seconds since 1970 or a datetime, None is now.
         """
-        buffer = self._buffer
+        spool = self._spool
         try:
             numbers: Any = values
             names = tuple(values)
-            shape = buffer.shapes.get(names)
+            shape = spool.shapes.get(names)
             if shape is None:
                 numbers = flattened(values)
                 names = tuple(numbers)
-                shape = buffer.shapes[names]
+                shape = spool.shapes[names]
             # By way of a list, which tells its length, this is the quickest.
             column = array("d", list(numbers.values()))
             if step is not None:
@@ -103,7 +113,7 @@ class ActiveRun:
             return
         if not sound:
             self._guarded(lambda: self._log_carefully(values, step, time))
-        elif not buffer.append(shape, column, step, clock.time_ns() // 1_000_000):
+        elif not spool.append(shape, column, step, clock.time_ns() // 1_000_000):
             self._no_room(len(column))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -131,7 +141,7 @@ class ActiveRun:
         """
         if self._child and not self._sender.started and not self.unacked:
             forget(self)
-            self._buffer.close()
+            self._spool.close()
             return self.refused == 0
         self._begin_finish(status)
         try:
@@ -159,17 +169,17 @@ class ActiveRun:
     @property
     def unacked(self) -> int:
         """How many records (calls of `log`, params, tags) are not known to be committed."""
-        return self._buffer.unacked
+        return self._sender.outbox.unacked
 
     @property
     def unacked_points(self) -> int:
         """About how many values are not known to be committed."""
-        return self._buffer.unacked_points
+        return self._sender.outbox.unacked_points
 
     @property
     def unacked_age(self) -> float:
         """How many seconds the oldest record that is not known to be committed has waited; 0 when there is none."""
-        since = self._buffer.unacked_since
+        since = self._sender.outbox.unacked_since
         return clock.monotonic() - since if since is not None else 0.0
 
     def __enter__(self) -> Self:
@@ -220,8 +230,8 @@ class ActiveRun:
             self._warn("step", f"step {shown(step, str)} is no 64-bit integer; what comes with it is not logged")
             return
         for names, column in found.frames:
-            shape = self._buffer.shapes.get(names) or self._buffer.learn(names)
-            if not self._buffer.append(shape, column, whole, when):
+            shape = self._spool.shapes.get(names) or self._spool.learn(names)
+            if not self._spool.append(shape, column, whole, when):
                 self._no_room(len(column))
 
     def _log_texts(self, values: object, kind: str) -> None:
@@ -229,7 +239,7 @@ class ActiveRun:
         pairs, problems = texts(values, kind)
         self._report(problems)
         for key, value in pairs:
-            if not self._buffer.update(Update(kind == "param", key, value)):
+            if not self._spool.update(Update(kind == "param", key, value)):
                 self._no_room(1)
 
     def _report(self, problems: list[Problem]) -> None:
@@ -240,20 +250,27 @@ class ActiveRun:
 
     def _no_room(self, values: int) -> None:
         self._count(values)
-        if not self._buffer.closed:
+        if not self._spool.closed:
             self._warn(
                 "full",
-                f"the buffer ({self._plan.buffer_bytes >> 20} MiB) is full, because the server does not take what "
-                f"is logged ({self._sender.trouble or self.state}); what is logged now is LOST until there is room",
+                f"{self._full()} is full, because the server does not take what is logged "
+                f"({self._sender.trouble or self.state}); what is logged now is LOST until there is room",
             )
-        elif self._sender.state in (State.FENCED, State.PARKED):
+        elif self._sender.state is State.PARKED:
             self._warn("closed", f"logging has stopped, the run is {self.state} ({self._sender.trouble})")
         else:
             self._warn("finished", "the run is finished; what is logged after that is refused")
 
+    def _full(self) -> str:
+        spool, limits = self._spool, self._plan.limits
+        if spool.trouble:
+            return f"the disk does not take it ({spool.trouble}), and the buffer in memory ({limits.memory >> 20} MiB)"
+        return f"the spool {spool.place} ({limits.disk >> 20} MiB; spool_bytes=)"
+
     def _count(self, values: int) -> None:
         with self._counting:
             self._refused += values
+            self._sender.refused = self._refused
 
     def _warn(self, kind: str, message: str, name: str = "") -> None:
         """Once per kind and name, and of so many names at most."""
@@ -282,20 +299,28 @@ class ActiveRun:
         if known is None and not self._child and not (self._shared and rank()[0] > 0):
             known = RunStatus.FINISHED
         ended = known is not None and known.ended
-        self._sender.finish(known.wire if known else None, clock.time_ns() // 1_000_000 if ended else 0, self._refused)
+        end_time_ms = clock.time_ns() // 1_000_000 if ended else 0
+        status = known.wire if known else None
+        self._sender.finish(metrics_pb2.Finish(status=status, end_time_ms=end_time_ms, refused=self._refused))
 
     def _end_finish(self) -> bool:
-        sender = self._sender
+        sender, spool = self._sender, self._spool
+        if sender.state is State.OFFLINE:
+            forget(self)
+            spool.keep()
+            sender.stop(timeout=1.0)
+            _log.info("run %s: %d records are in %s; `penstock sync` sends them", self.id, spool.count, spool.place)
+            return self._refused == 0
         if sender.state.over:
             forget(self)
         if sender.state is not State.CLOSED:
             _log.error(
-                "run %s: %d records with %d values are NOT committed (%s)%s",
+                "run %s: %d records with %d values are NOT committed (%s); %s",
                 self.id,
-                sender.buffer.unacked,
-                sender.buffer.unacked_points,
+                sender.outbox.unacked,
+                sender.outbox.unacked_points,
                 sender.trouble or sender.state.value,
-                self._fate_of_the_run(),
+                self._fate(),
             )
             return False
         sender.stop(timeout=1.0)
@@ -310,12 +335,12 @@ class ActiveRun:
             return False
         return True
 
-    def _fate_of_the_run(self) -> str:
-        """The run itself travels ahead of its records: what is acknowledged proves that it is there."""
-        sender = self._sender
-        if self._child or sender.buffer.acked or sender.state in (State.STREAMING, State.DRAINING):
-            return ""
-        return "; unless the server was reached, the run itself is NOT recorded, nor are its params and tags"
+    def _fate(self) -> str:
+        """Of what is not committed when the process ends."""
+        spool = self._spool
+        if spool.in_memory:
+            return f"they are in memory ({spool.trouble}), and LOST when this process ends"
+        return f"they are kept in {spool.place}: `penstock sync` sends them, as does the next run that is started here"
 
     def _stop(self) -> None:
         """At the end of the process."""
@@ -329,88 +354,19 @@ class ActiveRun:
         self._child = True
         self._counting = threading.RLock()
         self._refused = 0
-        self._sender = self._plan.sender(self._host, self._buffer.next_step)
-        self._buffer = self._sender.buffer
+        self._spool, self._sender = self._plan.writer(self._host, first_step=self._spool.next_step)
 
     def _at_home(self) -> None:
         if self._child:
             close_at_exit(self)
+            keeper.watch(self._spool)
 
-
-def start_run(
-    experiment: str | None = None,
-    name: str | None = None,
-    params: object = None,
-    tags: object = None,
-    *,
-    run_id: str | None = None,
-    run_key: str | None = None,
-    parent: ActiveRun | str | None = None,
-    nested: bool = False,
-    url: str | None = None,
-    workspace: str | None = None,
-    buffer_bytes: int = _BUFFER_BYTES,
-    finish_timeout: float = _FINISH_TIMEOUT,
-    pace: Pace | None = None,
-) -> ActiveRun:
-    """Begin a run, or go on with one. Returns at once, whether the server is there or not.
-
-    Args:
-        experiment: its name; made when there is none. None: "Default".
-        name: for people. None: the server makes one up.
-        params: a dict, argparse Namespace, dataclass or what has `keys()`; as text, nested dicts flattened with `/`.
-        tags: set as text, beside those that tell where the run comes from.
-        run_id: goes on with this run, as one more writer; makes it when there is none.
-        run_key: any text that all processes of a job know, such as its id in the scheduler: they log into one run.
-        parent: the run that this one is part of.
-        nested: the parent is the run of the innermost `with` around.
-        url: the server, as host:port. None: PENSTOCK_URL, or else localhost:50051.
-        workspace: None: PENSTOCK_WORKSPACE, or else "default".
-        buffer_bytes: how much is kept, at most, while the server does not take it.
-        finish_timeout: how many seconds the end of the `with`, or of the process, waits for the server.
-        pace: timeouts and sizes of the stream.
-
-    Raises:
-        ValueError: an address, id or experiment name that can never be right.
-    """
-    address = parse_address(url, workspace)
-    if run_id is not None and run_key is not None:
-        raise ValueError("give run_id or run_key, not both")
-    if experiment is not None and (why := text_problem(experiment, NAME_LIMIT)):
-        raise ValueError(f"experiment: {why}")
-    if parent is None and nested:
-        parent = _current.get()
-    parent_id = parent.id if isinstance(parent, ActiveRun) else parent and parse_run_id(parent)
-    if run_key is not None:
-        made = shared_run_id(address.workspace, experiment or "", run_key)
-    else:
-        made = new_run_id() if run_id is None else parse_run_id(run_id)
-
-    origin = find_origin()
-    create = runs_pb2.CreateRunRequest(
-        run_id=made,
-        experiment_name=experiment or "",
-        name=fit(name or "", NAME_LIMIT),
-        status=runs_pb2.RUN_STATUS_RUNNING,
-        user=origin.user,
-        source_name=origin.source_name,
-        git_commit=origin.git_commit,
-        parent_run_id=parent_id or "",
-        start_time_ms=clock.time_ns() // 1_000_000,
-        tags=origin.tags,
-    )
-    good, problems = sort_given(params, tags)
-    known = run_id is not None or run_key is not None
-    later = put(create, good, everything_later=known)
-
-    plan = _Plan(address, made, create, pace or Pace(), buffer_bytes)
-    run = ActiveRun(plan, origin.host, shared=known, finish_timeout=finish_timeout)
-    run._report(problems)
-    for update in later:
-        run._buffer.update(update)
-    close_at_exit(run)
-    run._sender.start()
-    return run
+    def _begin(self) -> None:
+        """Make the spool, with what makes the run, and start sending."""
+        self._spool.begin()
+        keeper.watch(self._spool)
+        close_at_exit(self)
+        self._sender.start()
 
 
 def _status_of(error: BaseException | None) -> RunStatus | None:

@@ -33,6 +33,11 @@ class Broken(Exception):
                 return min(int(value) / 1000, 300.0)
         return 0.0
 
+    @property
+    def epoch(self) -> int:
+        """Of the process that has taken a writer over; 0 when it is not told."""
+        return next((int(value) for key, value in self.metadata if key == "penstock-epoch" and value.isdecimal()), 0)
+
     def __str__(self) -> str:
         return f"{self.code.name}: {self.details}"
 

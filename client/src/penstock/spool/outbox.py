@@ -1,0 +1,139 @@
+"""What the sender sees of a spool: what comes next, what is acknowledged, what is not."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from itertools import pairwise
+from typing import Protocol
+
+from penstock.batches import Batch
+from penstock.spool.reader import Reader
+from penstock.spool.segments import Segment
+
+# How long acknowledged segments are kept, in seconds, in case the server is restored from a backup.
+GRACE = 24 * 3600.0
+
+
+class Source(Protocol):
+    """A spool that is being written, or that is left."""
+
+    segments: tuple[Segment, ...]
+    live: bool
+    count: int
+    values: int
+    wanted: bool
+    since: float
+
+    def rest(self, position: int) -> Batch | None:
+        """Records after `position` that were there and cannot be read."""
+
+    def drop(self, gone: Segment) -> None:
+        """Its records are acknowledged, and nobody will ask for them again."""
+
+
+class Outbox:
+    """The records of `source`, to be sent in batches of about `batch_bytes`; `keep` bytes are kept beyond that."""
+
+    def __init__(self, source: Source, batch_bytes: int = 1 << 20, keep: int = 0) -> None:
+        self.acked = 0
+        self._source = source
+        self._batch_bytes = batch_bytes
+        self._keep = keep
+        self._reader = Reader(lambda: source.segments, batch_bytes, live=source.live)
+        self._taken = 0.0
+        self._kept: deque[tuple[Segment, float]] = deque()
+        self._acked_values = 0
+        # An old stream may still be looking for its next message when a new one begins.
+        self._lock = threading.RLock()
+
+    def due(self, after: int) -> float | None:
+        """Since when (`time.monotonic()`) the next batch after record `after` waits; 0 when it is complete.
+
+        None when there is none: then the next record wakes the sender.
+        """
+        source = self._source
+        after = max(after, self.acked)
+        if source.count <= after:
+            source.wanted = True
+            if source.count <= after:  # it may have come in before it could see that it is wanted
+                return None
+        if not source.live or self._reader.full:
+            return 0.0
+        return max(source.since, self._taken)
+
+    def take(self, after: int) -> Batch | None:
+        """The batch that begins with the record after `after`. None: it cannot be read yet. Raises OSError."""
+        with self._lock:
+            after = max(after, self.acked)
+            if self._reader.position != after:
+                self._reader.seek(after)
+            batch = self._reader.read()
+            self._taken = time.monotonic()
+            return batch or self._source.rest(after)
+
+    def acknowledge(self, hwm: int) -> None:
+        """The records to `hwm` are committed. A mark that was told before is nothing new."""
+        with self._lock:
+            acked = min(hwm, self._source.count)
+            if acked <= self.acked:
+                return
+            self.acked = acked
+            self._acked_values = self._reader.values_to(acked)
+            self._reader.forget(acked)
+            self._retire()
+
+    def go_back(self, hwm: int) -> None:
+        """The server has forgotten what it acknowledged after `hwm`."""
+        with self._lock:
+            self.acked = hwm
+            self._acked_values = 0
+
+    # For whoever asks.
+
+    @property
+    def live(self) -> bool:
+        """Whether somebody still writes to it."""
+        return self._source.live
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last record."""
+        return self._source.count
+
+    @property
+    def unacked(self) -> int:
+        """How many records are not acknowledged."""
+        return self._source.count - self.acked
+
+    @property
+    def unacked_points(self) -> int:
+        """How many values are in batches that are not wholly acknowledged, or come after them."""
+        return max(0, self._source.values - self._acked_values) if self.unacked else 0
+
+    @property
+    def unacked_since(self) -> float | None:
+        """`time.monotonic()` of about the oldest record that is not acknowledged."""
+        with self._lock:
+            if not self.unacked:
+                return None
+            return self._reader.since(self.acked) or max(self._source.since, self._taken)
+
+    def _retire(self) -> None:
+        """Of what is acknowledged, drop what is more than is to be kept, or has been kept for long."""
+        now = time.monotonic()
+        segments = self._source.segments
+        known = {id(segment) for segment, _ in self._kept}
+        for segment, following in pairwise(segments):
+            if following.first_seq - 1 > self.acked:
+                break
+            if segment.memory is not None:
+                self._source.drop(segment)
+            elif id(segment) not in known:
+                self._kept.append((segment, now))
+        kept = sum(segment.size for segment, _ in self._kept)
+        while self._kept and (kept > self._keep or now - self._kept[0][1] > GRACE):
+            gone, _ = self._kept.popleft()
+            kept -= gone.size
+            self._source.drop(gone)

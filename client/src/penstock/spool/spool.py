@@ -1,0 +1,352 @@
+"""The spool of a living writer, as the threads that log see it: each record is one `write`, and is in a file after it.
+
+What `log` writes survives the death of the process, because the page cache does; the keeper makes it survive
+a loss of power, too, a second later. No call waits for a network here, and none raises because of the disk: where
+that fails, records go on in memory, as the same bytes, until the disk takes them or memory has no room.
+
+A lock lets a segment end while nobody writes to it. Records are numbered by their place. A signal handler may
+log, or raise, anywhere in here: the lock is reentrant, and who is thrown out looks what had been written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+import zlib
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.batches import Batch, Names, Update, names_bytes
+from penstock.spool import records
+from penstock.spool.records import CHECK, FRAME, FRAME_BYTES, FRAME_PREFIX, MAGIC, VERSION, Head, little
+from penstock.spool.segments import Segment, create, write_error
+from penstock.v1 import metrics_pb2
+
+# With more than these, those that are known are forgotten: names that change all the time are no cache.
+_MANY_SHAPES = 10_000
+_MANY_NAMES_BYTES = 16 << 20
+
+# So that what is acknowledged leaves memory piece by piece.
+_MEMORY_SEGMENT_BYTES = 4 << 20
+_INT64_MAX = 2**63 - 1
+
+_crc32 = zlib.crc32
+_pack_frame = FRAME_PREFIX.pack
+_pack_check = CHECK.pack
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept, in bytes."""
+
+    disk: int = 8 << 30
+    memory: int = 256 << 20  # while the disk does not take it
+    keep: int = 1 << 30  # what is acknowledged, for a server that is restored from a backup
+    segment: int = 64 << 20
+
+    @property
+    def kept(self) -> int:
+        """How much of what is acknowledged is kept: what is not comes first."""
+        return min(self.keep, self.disk // 2)
+
+    @property
+    def segment_bytes(self) -> int:
+        """How long a segment is; shorter where little may be kept, which is let go of segment by segment."""
+        return max(64 << 10, min(self.segment, self.disk // 8))
+
+
+class Shape:
+    """The names of a frame's values, the number that stands for them, and the last segment that defines it."""
+
+    __slots__ = ("names", "number", "segment", "weight")
+
+    def __init__(self, names: Names, number: int) -> None:
+        self.names = names
+        self.number = number
+        self.weight = names_bytes(names)
+        self.segment: Segment | None = None
+
+
+def _nobody() -> None:
+    """Nobody sends what is logged."""
+
+
+class Spool:
+    """Takes records. `wake` is called, by the thread that logs, for the first record after one was `wanted`.
+
+    `make_place` makes and names the directory for the segments; where that fails, it is asked again when the disk
+    is tried again. None: there is none, and records are kept in memory.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        head: Head,
+        make_place: Callable[[], Path] | None,
+        limits: Limits | None = None,
+        first_step: int = 0,
+        *,
+        durable: bool = False,
+    ) -> None:
+        self.head = head
+        self.limits = limits or Limits()
+        self.shapes: dict[Names, Shape] = {}  # those whose names are known to be good
+        self.next_step = first_step
+        self.count = 0  # records that are numbered: the number of the last
+        self.values = 0
+        self.disk_bytes = 0
+        self.memory_bytes = 0
+        self.since = 0.0  # time.monotonic() when the record came that was wanted
+        self.wanted = True
+        self.closed = False
+        self.trouble = ""  # why the disk does not take records, while it does not
+        self.place: Path | None = None
+        self.segments: tuple[Segment, ...] = ()  # replaced, never changed
+        self._lock = threading.RLock()
+        self._make_place = make_place
+        self.wake: Callable[[], None] = _nobody
+        self._durable = durable
+        self._numbers = itertools.count()
+        self._ordinals = itertools.count(1)
+        self._shapes_bytes = 0
+        self._last: Segment | None = None
+
+    # For the threads that log.
+
+    def append(self, shape: Shape, values: array[float], step: int | None, time_ms: int) -> bool:
+        """Take a frame; step None is one more than the last. False: there is no room, or it is closed."""
+        with self._lock:
+            if step is None:
+                step = self.next_step
+            width = len(values)
+            length = FRAME_BYTES + 8 * width
+            body = _pack_frame(MAGIC, FRAME, VERSION, length, self.count + 1, shape.number, step, time_ms) + little(
+                values
+            )
+            if not self._put(body + _pack_check(_crc32(body)), shape):
+                return False
+            self.values += width
+            self.next_step = step + 1 if step < _INT64_MAX else step
+        if self.wanted:
+            self._tell()
+        return True
+
+    def update(self, update: Update) -> bool:
+        """Take a param or a tag. False: there is no room, or it is closed."""
+        with self._lock:
+            if not self._put(records.pack_update(self.count + 1, update), None):
+                return False
+        if self.wanted:
+            self._tell()
+        return True
+
+    def learn(self, names: Names) -> Shape:
+        """The shape of `names`, which can be stored."""
+        shape = Shape(names, next(self._numbers))
+        if len(self.shapes) >= _MANY_SHAPES or self._shapes_bytes + shape.weight > _MANY_NAMES_BYTES:
+            self.shapes = {}
+            self._shapes_bytes = 0
+        self._shapes_bytes += shape.weight
+        return self.shapes.setdefault(names, shape)
+
+    def begin(self) -> None:
+        """Make the first segment: what creates the run is on the disk before anything is logged."""
+        with self._lock:
+            if self._last is None and not self.closed:
+                self._begin()
+
+    def close(self, finish: metrics_pb2.Finish | None = None) -> None:
+        """Take no more records. `finish` is what the writer has to say at its end: the first counts."""
+        with self._lock:
+            if finish is not None and not self.closed:
+                if self._last is None:
+                    self._begin()
+                finish.last_seq = self.count
+                self._last_word(records.pack_finish(self.count + 1, finish))
+            self.closed = True
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether something that is not acknowledged may be in no file."""
+        return any(segment.memory is not None for segment in self.segments)
+
+    def _tell(self) -> None:
+        self.wanted = False
+        self.since = time.monotonic()
+        self.wake()
+
+    # With the lock.
+
+    def _put(self, record: bytes, shape: Shape | None) -> bool:
+        """Into the file, or else into memory. False: there is no room, or it is closed."""
+        if self.closed:
+            return False
+        segment = self._last or self._begin()
+        if segment.memory is None:
+            if self.disk_bytes + len(record) > self.limits.disk:
+                return False
+            try:
+                if (shape is None or shape.segment is segment or self._define(segment, shape)) and segment.append(
+                    record
+                ):
+                    self.disk_bytes += len(record)
+                    self.count += 1
+                    if self._durable:
+                        self._sync(segment)
+                    return True
+            except BaseException:
+                self._recount(segment, len(record))
+                raise
+            segment = self._go_to_memory(write_error())
+        elif segment.size > _MEMORY_SEGMENT_BYTES:
+            segment = self._add(Segment(self.count + 1))
+        if self.memory_bytes + len(record) > self.limits.memory:
+            return False
+        if shape is not None and shape.segment is not segment:
+            self._define(segment, shape)
+        segment.append(record)
+        self.memory_bytes += len(record)
+        self.count += 1
+        return True
+
+    def _define(self, segment: Segment, shape: Shape) -> bool:
+        # Twice: a flipped bit in the only definition would take all of the segment's frames with it.
+        definition = records.pack_shape(self.count + 1, shape.number, shape.names) * 2
+        if not segment.append(definition):
+            return False
+        self._account(segment, len(definition))
+        shape.segment = segment
+        return True
+
+    def _account(self, segment: Segment, size: int) -> None:
+        if segment.memory is None:
+            self.disk_bytes += size
+        else:
+            self.memory_bytes += size
+
+    def _recount(self, segment: Segment, length: int) -> None:
+        """A signal handler has raised: if that was after the record was written, it counts."""
+        with suppress(OSError):
+            written = segment.look() - segment.size
+            segment.size += written
+            self._account(segment, written)
+            self.count += written == length
+
+    def _begin(self) -> Segment:
+        try:
+            return self._begin_file()
+        except OSError as error:
+            return self._go_to_memory(error)
+
+    def _begin_file(self) -> Segment:
+        """A new file, from here on. Raises OSError."""
+        if self._make_place is None:
+            raise OSError("there is no directory for it")
+        if self.place is None or not self.place.is_dir():
+            self.place = self._make_place()
+        path, fd = create(self.place, next(self._ordinals))
+        segment = Segment(0, path, fd)
+        with self._lock:  # the keeper has come without
+            segment.first_seq = self.count + 1
+            if segment.append(self.head.pack(self.count + 1)):
+                self.disk_bytes += segment.size
+                return self._add(segment)
+        error = write_error()
+        segment.remove()
+        raise error
+
+    def _go_to_memory(self, error: OSError) -> Segment:
+        self.trouble = error.strerror or str(error)
+        segment = Segment(self.count + 1)
+        segment.append(self.head.pack(self.count + 1))
+        self.memory_bytes += segment.size
+        return self._add(segment)
+
+    def _add(self, segment: Segment) -> Segment:
+        self.segments = (*self.segments, segment)
+        if self._last is not None:
+            self._last.ended = True  # its reader looks once more, and then for the next
+        self._last = segment
+        return segment
+
+    def _last_word(self, record: bytes) -> None:
+        segment = self._last
+        assert segment is not None
+        if not segment.append(record):
+            segment = self._go_to_memory(write_error())
+            segment.append(record)
+        self._account(segment, len(record))
+
+    def _sync(self, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+
+    # For the keeper, in its thread.
+
+    def keep(self) -> None:
+        """What takes time, once in a while: back to the disk, into the next file, out of the cache."""
+        last = self._last
+        if last is None or self._make_place is None:
+            return
+        try:
+            self._rewrite()
+            if not self.closed and (last.memory is not None or last.unlinked or last.size > self.limits.segment_bytes):
+                self._begin_file()
+            self._rewrite()
+            for segment in self.segments:
+                segment.sync()
+            self.trouble = ""
+        except OSError as error:
+            self.trouble = error.strerror or str(error)
+
+    def _rewrite(self) -> None:
+        """Segments that end in memory, or in files that somebody has removed, into files. Raises OSError."""
+        for segment in self.segments:
+            if not (segment.ended or self.closed) or not (segment.memory is not None or segment.unlinked):
+                continue
+            was_in_memory = segment.memory is not None
+            if self.place is None or not self.place.is_dir():
+                assert self._make_place is not None
+                self.place = self._make_place()
+            path, fd = create(self.place, next(self._ordinals))
+            copy = Segment(segment.first_seq, path, fd)
+            while data := segment.read(copy.size, 1 << 20):
+                if not copy.append(data):
+                    error = write_error()
+                    copy.remove()
+                    raise error
+            with self._lock:
+                if segment not in self.segments:  # acknowledged and dropped meanwhile
+                    copy.remove()
+                    continue
+                segment.moved(path, fd)
+                if was_in_memory:
+                    self.memory_bytes -= segment.size
+                    self.disk_bytes += segment.size
+
+    # For the outbox.
+
+    def rest(self, position: int) -> Batch | None:
+        """Nothing: what is not there now will be in a moment."""
+        return None
+
+    def drop(self, gone: Segment) -> None:
+        """Its records are acknowledged, and nobody will ask for them again."""
+        with self._lock:
+            self.segments = tuple(segment for segment in self.segments if segment is not gone)
+            self._account(gone, -gone.size)
+        gone.remove()
+
+    def release(self) -> None:
+        """Let go of the files. Nothing is appended or read after that."""
+        with self._lock:
+            self.closed = True
+            for segment in self.segments:
+                segment.close()

@@ -1,0 +1,91 @@
+"""A spool that another process has left: read through once, to know what is in it, then sent like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.address import parse_address
+from penstock.batches import Batch
+from penstock.spool import records
+from penstock.spool.reader import Reader
+from penstock.spool.records import PREFIX, Head
+from penstock.spool.segments import Segment, stored
+from penstock.v1 import metrics_pb2, runs_pb2
+
+_LOOK_BYTES = 1 << 20
+
+
+class Stored:
+    """What is left of a writer. Nothing is changed on the disk."""
+
+    live = False
+
+    def __init__(self, directory: Path, segments: tuple[Segment, ...], head: Head) -> None:
+        self.place = directory
+        self.segments = segments
+        self.head = head
+        self.finish: metrics_pb2.Finish | None = None
+        self.count = 0  # the number of the last record
+        self.values = 0
+        self.lost = 0  # of the records that are or were here
+        self.closed = True
+        self.wanted = False
+        self.since = 0.0
+
+    @classmethod
+    def open(cls, directory: Path) -> Stored:
+        """Read what is in a spool's directory. Raises OSError, ValueError when nothing tells what run it is of."""
+        segments = tuple(sorted((_segment(path) for path in stored(directory)), key=lambda each: each.first_seq))
+        reader = Reader(lambda: segments, 1 << 20, live=False)
+        lost = 0
+        if segments:
+            reader.seek(segments[0].first_seq - 1)
+        while (batch := reader.read()) is not None:
+            lost += batch.lost
+            reader.forget(batch.last_seq)
+        self = cls(directory, segments, reader.head or _head_of(directory))
+        self.finish = reader.finish
+        self.count = max(reader.position + reader.torn, reader.finish.last_seq if reader.finish else 0)
+        self.values = reader.values
+        self.lost = lost + self.count - reader.position
+        return self
+
+    def close(self, finish: metrics_pb2.Finish | None = None) -> None:
+        """Nobody writes to it."""
+
+    def rest(self, position: int) -> Batch | None:
+        """What cannot be read after record `position`, and was there."""
+        return Batch.of_lost(position + 1, self.count - position) if position < self.count else None
+
+    def drop(self, gone: Segment) -> None:
+        """It is acknowledged: the sweep removes it, when the whole spool is sent and its grace is over."""
+
+    def release(self) -> None:
+        """Let go of the files."""
+        for segment in self.segments:
+            segment.close()
+
+
+def _segment(path: Path) -> Segment:
+    """A file, whose first sound record tells the number of its first numbered one."""
+    segment = Segment(1, path)
+    segment.ended = True
+    data = segment.read(0, _LOOK_BYTES)
+    at = records.next_whole(data, 0)
+    if at >= 0:
+        *_, segment.first_seq = PREFIX.unpack_from(data, at)
+    segment.size = segment.look()
+    return segment
+
+
+def _head_of(directory: Path) -> Head:
+    """What the directory's name tells, where no head can be read."""
+    run_id, _, writer = directory.name.partition(".")
+    try:
+        writer_id = bytes.fromhex(writer)
+        if len(writer_id) != 16 or len(bytes.fromhex(run_id)) != 16:
+            raise ValueError("too short")
+    except ValueError:
+        raise ValueError(f"{directory}: nothing tells what run these records are of") from None
+    nothing = metrics_pb2.WriterAttributes()
+    return Head(run_id, writer_id, parse_address(), runs_pb2.CreateRunRequest(), nothing)
