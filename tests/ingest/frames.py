@@ -1,18 +1,23 @@
-"""Writers' batches made from plain Python logs, and what is expected to be read back of them."""
+"""Writers' batches made from plain logs, an Ingest to take them, and what is expected to be read back."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import struct
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+from penstock_server.ingest.ingest import Ingest
+from penstock_server.ingest.writer import Writer
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import PenstockError
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT
 from penstock_server.model.runs import RunId, new_run_id
-from penstock_server.model.streams import Batch, Hello, WriterId
+from penstock_server.model.streams import Batch, Event, Hello, WriterId
 from penstock_server.postgres.database import Database
 
 CALLER = Caller("tester", WorkspaceId(1))
@@ -95,3 +100,27 @@ async def plain_sql(db: Database, run_id: RunId) -> dict[str, list[tuple[int, in
     for name, step, time, value in rows:
         found.setdefault(name, []).append((int(step), int(time), value))
     return found
+
+
+@asynccontextmanager
+async def working(db: Database, budget: int = 1 << 20) -> AsyncIterator[Ingest]:
+    """An Ingest at work, as one replica has it."""
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        ingest = Ingest(db, budget)
+        task = group.create_task(ingest.run())
+        yield ingest
+        task.cancel()
+
+
+def logs(first: int, count: int) -> list[Log]:
+    return [({"loss": 1 / (step + 1), "acc": step / 10}, step, step) for step in range(first, first + count)]
+
+
+async def told(writer: Writer) -> list[Event]:
+    """What the writer has been told so far."""
+    events: list[Event] = []
+    with suppress(TimeoutError, PenstockError):
+        async with asyncio.timeout(0.2):
+            async for event in writer.events():
+                events.append(event)  # noqa: PERF401  # what came before the end is wanted too
+    return events

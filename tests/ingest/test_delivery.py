@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
-from frames import CALLER, Log, Sender, expected, hello, make_run, plain_sql
+from frames import CALLER, Log, Sender, expected, hello, logs, make_run, plain_sql, told, working
 
 from penstock_server.core.metrics import Metrics
 from penstock_server.ingest.ingest import Ingest
@@ -28,30 +28,6 @@ from penstock_server.model.errors import (
 from penstock_server.model.metrics import Point
 from penstock_server.model.streams import Ack, Batch, Event, GoAway, Reject, Update, WriterId
 from penstock_server.postgres.database import Database
-
-
-@asynccontextmanager
-async def working(db: Database, budget: int = 1 << 20) -> AsyncIterator[Ingest]:
-    """An Ingest at work, as one replica has it."""
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-        ingest = Ingest(db, budget)
-        task = group.create_task(ingest.run())
-        yield ingest
-        task.cancel()
-
-
-def logs(first: int, count: int) -> list[Log]:
-    return [({"loss": 1 / (step + 1), "acc": step / 10}, step, step) for step in range(first, first + count)]
-
-
-async def told(writer: Writer) -> list[Event]:
-    """What the writer has been told so far."""
-    events: list[Event] = []
-    with suppress(TimeoutError, PenstockError):
-        async with asyncio.timeout(0.2):
-            async for event in writer.events():
-                events.append(event)  # noqa: PERF401  # what came before the end is wanted too
-    return events
 
 
 async def holds(db: Database, run: RunRef, logged: list[Log]) -> None:

@@ -50,7 +50,7 @@ def test_no_error_is_told_as_a_bug_or_as_success() -> None:
         (model.NotActive("run", "x"), {"penstock-error": "NotActive", "penstock-kind": "run"}),
         (model.SequenceGap(5, 9), {"penstock-error": "SequenceGap", "penstock-expected-seq": "5"}),
         (model.Busy("full", 1.5), {"penstock-error": "Busy", "retry-after-ms": "1500"}),
-        (model.Fenced("other"), {"penstock-error": "Fenced"}),
+        (model.Fenced("w", 3, 2), {"penstock-error": "Fenced", "penstock-epoch": "3"}),
         (
             model.InvalidArgument("value of tag 'größe 100%\n'", "is bad"),
             {

@@ -15,7 +15,7 @@ from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.limits import INT64_MAX, check_text, check_time_ms
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import HOST_LIMIT, PROTOCOL, Batch, Event, Finish, FinishAck, Hello
-from penstock_server.postgres import runs, writers
+from penstock_server.postgres import changes, runs, writers
 from penstock_server.postgres.database import Database
 
 log = structlog.get_logger(__name__)
@@ -26,13 +26,10 @@ class WriterStream:
 
     window_bytes = WINDOW_BYTES
 
-    def __init__(self, db: Database, caller: Caller, hello: Hello, writer: Writer, ingest: Ingest, runs: Runs) -> None:
+    def __init__(self, db: Database, writer: Writer, ingest: Ingest) -> None:
         self._db = db
-        self._caller = caller
-        self._hello = hello
         self._writer = writer
         self._ingest = ingest
-        self._runs = runs
         self.hwm = writer.hwm
 
     async def put(self, batch: Batch) -> None:
@@ -44,16 +41,26 @@ class WriterStream:
         return self._writer.events()
 
     async def finish(self, finish: Finish) -> FinishAck:
-        """Waits until everything is committed, then gives the run its status. Doing it again changes nothing."""
+        """Waits until everything is committed, then gives the run its status. Doing it again changes nothing.
+
+        Raises Fenced, NotActive, SequenceGap, or what ended the stream.
+        """
         if finish.end_ms is not None:
             check_time_ms("finish.end_time_ms", finish.end_ms)
-        if finish.refused > INT64_MAX:
-            raise InvalidArgument("finish.refused", f"{finish.refused} is more than anybody can have refused")
+        _check_refused("finish.refused", finish.refused)
         await self._writer.reached(finish.last_seq)
-        async with self._db.connection() as conn:
-            await writers.set_refused(conn, self._hello.writer_id, finish.refused)
-        if finish.status is not None:
-            await self._runs.update(self._caller, self._hello.run_id, status=finish.status, end_ms=finish.end_ms)
+        run = self._writer.run
+        async with self._db.transaction() as conn:
+            # Not for one that was stopped for a while and taken over: it would end the run under the other's hands.
+            await writers.hold(conn, self._writer.writer_id, self._writer.epoch)
+            changed = await writers.count_refused(conn, self._writer.writer_id, finish.refused)
+            if finish.status is not None:
+                await runs.lock_active(conn, run.workspace_id, run.run_id)
+                await runs.update(conn, run, None, finish.status, finish.end_ms)
+            if changed or finish.status is not None:
+                await changes.notify_run(conn, run)
+        if finish.status is not None and finish.status.ended:
+            self._ingest.run_ended(run.run_id)
         return FinishAck(self._writer.hwm)
 
     def close(self) -> None:
@@ -88,7 +95,7 @@ class Streams:
                 mark=writer.hwm,
                 acknowledged=hello.last_acked,
             )
-        return WriterStream(self._db, caller, hello, writer, self._ingest, self._runs)
+        return WriterStream(self._db, writer, self._ingest)
 
 
 def _check(hello: Hello) -> None:
@@ -101,3 +108,9 @@ def _check(hello: Hello) -> None:
     if not 0 < hello.epoch < 2**31:
         raise InvalidArgument("hello.epoch", f"{hello.epoch} is not within 1 to 2147483647")
     check_text("hello.attributes.host", hello.host, HOST_LIMIT)
+    _check_refused("hello.refused", hello.refused)
+
+
+def _check_refused(field: str, refused: int) -> None:
+    if refused > INT64_MAX:
+        raise InvalidArgument(field, f"{refused} is more than anybody can have refused")

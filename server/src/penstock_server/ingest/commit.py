@@ -78,7 +78,7 @@ async def _write(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     growth = form.growth(parts)
     if growth is not None:
         await metrics.grow(conn, growth)
-    clashes = [clash for part in parts if part.updates for clash in await _update(conn, part)]
+    clashes = [clash for part in parts if part.updates or part.lost for clash in await _update(conn, part)]
     if clashes and clashes[0].parcel.unary:
         raise Refused(clashes[0].error)
     return Outcome(lost, clashes)
@@ -136,7 +136,7 @@ async def _admit(conn: Connection, unary: Sequence[Parcel]) -> bool:
 
 
 async def _update(conn: Connection, part: RunPart) -> list[Clash]:
-    """Records a run's params and tags: of params the first value stays, of tags the last."""
+    """Records a run's params and tags, of params the first value stays, of tags the last; and counts what it lost."""
     params: dict[str, str] = {}
     tags: dict[str, str] = {}
     for _, _, update in part.updates:
@@ -147,6 +147,8 @@ async def _update(conn: Connection, part: RunPart) -> list[Clash]:
     recorded = await runs.add_params(conn, part.run, params) if params else {}
     if tags:
         await runs.put_tags(conn, part.run, tags)
+    if part.lost:
+        await writers.count_lost(conn, part.run.run_id, part.lost)
     await changes.notify_run(conn, part.run)
     return [
         Clash(parcel, position, ParamChanged(update.key, recorded[update.key], update.value))

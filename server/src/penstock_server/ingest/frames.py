@@ -134,6 +134,7 @@ def without_first(batch: Batch, skip: int, shapes: Sequence[Shape | BadShape]) -
         batch.times_ms[8 * skip :],
         batch.values[8 * start :],
         batch.updates[skip:],
+        batch.lost,
     )
 
 

@@ -8,6 +8,8 @@ import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 
+import structlog
+
 from penstock_server import telemetry
 from penstock_server.ingest.announcer import Announcer
 from penstock_server.ingest.budget import Budget
@@ -22,15 +24,22 @@ from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import Busy, PenstockError, Retryable, Unavailable
 from penstock_server.model.runs import RunId
 from penstock_server.model.streams import GoAway, Hello, Update, WriterId
-from penstock_server.postgres import writers
+from penstock_server.postgres import changes, runs, writers
 from penstock_server.postgres.database import Database
 
 # While one commits, the next can be written; more would only make each other's flushes smaller.
 _PIPELINES = 2
 # A unary batch that finds the buffer full or the database away waits this long before it is turned away.
 _PATIENCE = 5.0
+# How long one who opens a stream waits for another who holds the writer: its old stream's batch on another replica.
+_OPEN_SECONDS = 3.0
+# How often it is looked whether those who write still may. In mid-stream a flush tells; this is for idle ones.
+_LOOK_SECONDS = 2.0
 # From GoAway to the end of a stream whose writer does not leave by itself.
 _GRACE = 2.0
+
+
+log = structlog.get_logger(__name__)
 
 
 class Ingest:
@@ -55,6 +64,7 @@ class Ingest:
                 group.create_task(pipeline.run(), name="ingest-pipeline")
             group.create_task(self._compactor.run(), name="compactor")
             group.create_task(self._announcer.run(), name="announcer")
+            group.create_task(self._end_outlived(), name="outlived-streams")
 
     @property
     def problem(self) -> str | None:
@@ -95,7 +105,7 @@ class Ingest:
         """Opens a writer's stream at its committed mark. Raises Fenced, InvalidArgument, Unavailable."""
         if self._draining:
             raise _stopping()
-        hwm = await self._mark(caller, hello)
+        hwm = await self._mark(caller, run, hello)
         while (before := self._writers.get(hello.writer_id)) is not None:
             # The writer has come back before its old stream was settled: what that has under way is let finish,
             # what it has queued is dropped, and the mark is read after that.
@@ -106,7 +116,7 @@ class Ingest:
             except TimeoutError:
                 raise Unavailable("the writer's last batches wait for the database", 1.0) from None
             self.close(before)
-            hwm = await self._mark(caller, hello)
+            hwm = await self._mark(caller, run, hello)
         # From the last look to here nobody else had a turn.
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
@@ -114,10 +124,32 @@ class Ingest:
         self._count_streams()
         return writer
 
-    async def _mark(self, caller: Caller, hello: Hello) -> int:
+    async def _mark(self, caller: Caller, run: RunRef, hello: Hello) -> int:
         """The writer's mark, if it may log here: before that no other stream is touched."""
-        async with self._db.connection() as conn:
-            return await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
+        async with self._db.transaction(lock_seconds=_OPEN_SECONDS) as conn:
+            hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
+            changed = await writers.count_refused(conn, hello.writer_id, hello.refused)
+            if hello.resume:
+                changed |= await runs.resume(conn, run)
+            if changed:
+                await changes.notify_run(conn, run)
+            return hwm
+
+    async def _end_outlived(self) -> None:
+        """Ends, for ever, the streams whose run is deleted or whose writer another process has taken over."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            streams = {id_: writer for id_, writer in self._writers.items() if not writer.gone}
+            if not streams:
+                continue
+            try:
+                async with self._db.connection() as conn:
+                    outlived = await writers.outlived(conn, {id_: each.epoch for id_, each in streams.items()})
+            except Retryable as error:
+                log.debug("looking for streams that are outlived failed and is tried again", error=str(error))
+                continue
+            for writer_id, reason in outlived.items():
+                streams[writer_id].end(reason)
 
     def close(self, writer: Writer) -> None:
         """The stream is over: what it has queued is still committed, and until it is, the writer is known."""

@@ -6,6 +6,7 @@ A parcel is one batch of a writer, or one unary batch. A flush is all that goes 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -68,6 +69,7 @@ class Parcel:
     frames: Sequence[Frames] = ()
     updates: Sequence[tuple[int, Update]] = ()  # with their positions in the batch
     refused: Sequence[Reject] = ()
+    lost: int = 0  # how many records it brings nothing but the numbers of
     # A unary batch is all or nothing, so a param that clashes fails all of it; one with a request id is recorded once.
     unary: bool = False
     principal: str = ""
@@ -95,6 +97,7 @@ class RunPart:
     run: RunRef
     frames: list[Frames] = field(default_factory=list)
     updates: list[tuple[Parcel, int, Update]] = field(default_factory=list)
+    lost: Counter[WriterId] = field(default_factory=Counter)
 
 
 def by_run(parcels: Iterable[Parcel]) -> list[RunPart]:
@@ -106,6 +109,8 @@ def by_run(parcels: Iterable[Parcel]) -> list[RunPart]:
             part = parts[parcel.run.run_id] = RunPart(parcel.run)
         part.frames.extend(parcel.frames)
         part.updates.extend((parcel, position, update) for position, update in parcel.updates)
+        if parcel.mark is not None and parcel.lost:
+            part.lost[parcel.mark.writer_id] += parcel.lost
     return list(parts.values())
 
 

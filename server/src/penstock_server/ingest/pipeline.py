@@ -177,6 +177,9 @@ class Pipeline:
                 continue
             telemetry.ingest_batches.labels("rejected" if parcel.refused else "committed").inc()
             telemetry.ingest_points.inc(parcel.points)
+            if parcel.lost:
+                telemetry.ingest_lost_records.inc(parcel.lost)
+                log.warning("a writer has lost records", records=parcel.lost, run_id=format_run_id(parcel.run.run_id))
             self._committed(parcel)
             parcel.origin.committed(parcel, clashes.get(parcel, ()))
             self._done(parcel)

@@ -44,10 +44,10 @@ class Writer:
     ) -> None:
         self.run = run
         self.writer_id = writer_id
+        self.epoch = epoch
         self.hwm = hwm
         self.closed = False
         self.unsettled = 0  # how many batches are queued or under way
-        self._epoch = epoch
         self._next = hwm + 1
         self._known = shapes
         self._shapes: list[Shape | BadShape] = []
@@ -182,19 +182,24 @@ class Writer:
             raise self._error
 
     def _parcel(self, batch: Batch) -> Parcel:
-        mark = Mark(self.writer_id, self._epoch, self._next - 1, batch.last_seq)
+        mark = Mark(self.writer_id, self.epoch, self._next - 1, batch.last_seq)
+        updates: list[tuple[int, Update]] = []
+        found: tuple[frames.Frames, ...] = ()
+        refusals: list[Refusal] = []
+        lost = 0
         try:
-            if batch.updates:
+            if batch.lost:
+                lost = _count_lost(batch)
+            elif batch.updates:
                 updates, refusals = _read_updates(batch)
-                found: tuple[frames.Frames, ...] = ()
             else:
                 sound, refusals = frames.read(batch, self._shapes)
-                updates, found = [], () if sound is None else (sound,)
+                found = () if sound is None else (sound,)
         except InvalidArgument as error:
-            updates, found, refusals = [], (), [Refusal(0, batch.count - 1, error)]
+            refusals = [Refusal(0, batch.count - 1, error)]
         first = batch.first_seq
         refused = [Reject(first + each.first, first + each.last, each.error) for each in refusals]
-        return Parcel(self.run, self, batch.size, mark, frames=found, updates=updates, refused=refused)
+        return Parcel(self.run, self, batch.size, mark, frames=found, updates=updates, refused=refused, lost=lost)
 
     async def _wait(self) -> None:
         """Until anything of this stream changes."""
@@ -207,6 +212,13 @@ class Writer:
         for change in waiting:
             if not change.done():
                 change.set_result(None)
+
+
+def _count_lost(batch: Batch) -> int:
+    """How many records a batch says are lost. Raises InvalidArgument."""
+    if batch.new_shapes or batch.shapes or batch.steps or batch.times_ms or batch.values or batch.updates:
+        raise InvalidArgument("batch.lost", "but the batch has contents; send what is there as a batch of its own")
+    return batch.count
 
 
 def _read_updates(batch: Batch) -> tuple[list[tuple[int, Update]], list[Refusal]]:

@@ -112,7 +112,11 @@ class SequenceGap(PenstockError):
 
 
 class Fenced(PenstockError):
-    """Another process has taken this writer over, with a higher epoch."""
+    """Another process has taken this writer over, with a higher `epoch`."""
+
+    def __init__(self, writer: str, epoch: int, ours: int) -> None:
+        super().__init__(f"writer {writer} was taken over by a process with epoch {epoch}; this one has {ours}")
+        self.epoch = epoch
 
 
 class Retryable(PenstockError):

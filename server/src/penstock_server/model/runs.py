@@ -58,6 +58,8 @@ class Run:
     start_ms: int
     end_ms: int | None
     updated_ms: int
+    refused_records: int = 0  # by its writers, before they were numbered
+    lost_records: int = 0  # by its writers, after that
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[MetricSummary] = field(default_factory=list)

@@ -29,6 +29,8 @@ class Hello:
     world_size: int = 0
     host: str = ""
     pid: int = 0
+    refused: int = 0
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Consecutive records: frames as columns of little-endian numbers, or updates."""
+    """Consecutive records: frames as columns of little-endian numbers, or updates, or nothing when they are `lost`."""
 
     first_seq: int
     count: int
@@ -52,6 +54,7 @@ class Batch:
     times_ms: bytes  # int64 per frame
     values: bytes  # float64s, all of the first frame, then of the second, …
     updates: list[Update]
+    lost: bool = False
 
     @property
     def last_seq(self) -> int:

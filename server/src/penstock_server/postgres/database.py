@@ -82,11 +82,18 @@ class Database:
                     raise
 
     @contextlib.asynccontextmanager
-    async def transaction(self, *, snapshot: bool = False, read_only: bool = False) -> AsyncIterator[Connection]:
-        """A pooled connection in one transaction; a `snapshot` sees one state all along. Raises Unavailable."""
+    async def transaction(
+        self, *, snapshot: bool = False, read_only: bool = False, lock_seconds: float | None = None
+    ) -> AsyncIterator[Connection]:
+        """A pooled connection in one transaction; a `snapshot` sees one state all along. Raises Unavailable.
+
+        With `lock_seconds` a statement that waits longer than that for what another holds is given up.
+        """
         async with self.connection() as conn:
             isolation = "repeatable_read" if snapshot else "read_committed"
             async with conn.transaction(isolation=isolation, readonly=read_only):
+                if lock_seconds is not None:
+                    await conn.execute(f"SET LOCAL lock_timeout = {round(lock_seconds * 1000)}")
                 yield conn
 
     async def connect(self, *, statement_seconds: float = STATEMENT_SECONDS) -> Connection:

@@ -74,7 +74,7 @@ async def made(
 
 # The order of the ids; ids of other workspaces give nothing.
 _FIELDS = """r.id, r.experiment_id, r.name, r.status, r.lifecycle, r.user_name, r.source_name, r.git_commit,
-       r.parent_run_id, r.start_ms, r.end_ms, r.updated_ms"""
+       r.parent_run_id, r.start_ms, r.end_ms, r.updated_ms, r.refused_records, r.lost_records"""
 _LOAD = f"""
 SELECT {_FIELDS}
   FROM unnest($2::uuid[]) WITH ORDINALITY AS wanted (id, position) JOIN runs r USING (id)
@@ -186,6 +186,18 @@ async def update(conn: Connection, run: RunRef, name: str | None, status: RunSta
     """Changes what is not None of a locked run, and returns its own fields."""
     ends = status is not None and status.ended
     return _run(await conn.fetchrow(_UPDATE, run.workspace_id, run.run_id, name, status, ends, end_ms))
+
+
+_RESUME = """
+UPDATE runs SET status = 1, end_ms = NULL,
+       updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+ WHERE id = $1 AND lifecycle = 1 AND status IN (3, 4, 5) RETURNING id
+"""
+
+
+async def resume(conn: Connection, run: RunRef) -> bool:
+    """Lets a run that has ended run again, without an end. Whether it had ended."""
+    return await conn.fetchval(_RESUME, run.run_id) is not None
 
 
 # The run first and then what it has: whoever writes a run's params or tags takes its lock before.

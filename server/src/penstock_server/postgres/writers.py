@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.access import WorkspaceId
-from penstock_server.model.errors import Fenced, InvalidArgument
-from penstock_server.model.runs import RunId
+from penstock_server.model.errors import Fenced, InvalidArgument, NotActive, NotFound, PenstockError
+from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.model.streams import Hello, WriterId
 from penstock_server.postgres.database import Connection
 
@@ -70,10 +70,7 @@ async def open_writer(conn: Connection, workspace_id: WorkspaceId, principal: st
         return int(hwm)
     row = await conn.fetchrow(_LOOK, hello.writer_id)
     if row is not None and row["run_id"] == hello.run_id and row["principal"] == principal:
-        raise Fenced(
-            f"writer {hello.writer_id.hex} was taken over by a process with epoch {row['epoch']}; "
-            f"this one has {hello.epoch}"
-        )
+        raise Fenced(hello.writer_id.hex, row["epoch"], hello.epoch)
     raise InvalidArgument(
         "hello.writer_id", "belongs to another run or principal; make 16 new random bytes for each run"
     )
@@ -97,9 +94,60 @@ async def once(conn: Connection, request: uuid.UUID, run_id: RunId, workspace_id
     return await conn.fetchval(_ONCE, request, run_id, workspace_id, principal) is not None
 
 
-_SET_REFUSED = "UPDATE writers SET refused = $2 WHERE id = $1 AND refused <> $2"
+_HOLD = "SELECT epoch FROM writers WHERE id = $1 FOR NO KEY UPDATE"
 
 
-async def set_refused(conn: Connection, writer_id: WriterId, refused: int) -> None:
-    """Notes how many records the writer says it could not keep."""
-    await conn.execute(_SET_REFUSED, writer_id, refused)
+async def hold(conn: Connection, writer_id: WriterId, epoch: int) -> None:
+    """Keeps other processes from taking the writer over until the transaction ends. Raises Fenced when one has."""
+    found = await conn.fetchval(_HOLD, writer_id)
+    if found is None:
+        raise NotFound("writer", writer_id.hex)
+    if found != epoch:
+        raise Fenced(writer_id.hex, found, epoch)
+
+
+# Figures that only grow, and are added to the run's in the same transaction. They stop at what a bigint holds.
+_COUNT_REFUSED = """
+WITH told AS (
+    UPDATE writers w SET refused = $2 FROM (SELECT id, refused FROM writers WHERE id = $1) AS before
+     WHERE w.id = before.id AND before.refused < $2 RETURNING w.run_id, $2 - before.refused AS more)
+UPDATE runs r SET refused_records = r.refused_records + least(told.more, 9223372036854775807 - r.refused_records),
+       updated_ms = greatest(r.updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+  FROM told WHERE r.id = told.run_id RETURNING r.id
+"""
+
+
+async def count_refused(conn: Connection, writer_id: WriterId, refused: int) -> bool:
+    """Notes how many records a locked writer says that it refused in all. Whether that is more than it had said."""
+    return refused > 0 and await conn.fetchval(_COUNT_REFUSED, writer_id, refused) is not None
+
+
+_COUNT_LOST = """
+WITH told AS (
+    UPDATE writers w SET lost = w.lost + v.lost
+      FROM unnest($2::uuid[], $3::bigint[]) AS v (id, lost) WHERE w.id = v.id)
+UPDATE runs SET lost_records = lost_records + least($4, 9223372036854775807 - lost_records),
+       updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+ WHERE id = $1
+"""
+
+
+async def count_lost(conn: Connection, run_id: RunId, lost: Mapping[WriterId, int]) -> None:
+    """Notes how many more records of the run each of these writers has lost. Their marks were moved before."""
+    await conn.execute(_COUNT_LOST, run_id, list(lost), list(lost.values()), sum(lost.values()))
+
+
+_OUTLIVED = """
+SELECT w.id, w.epoch, w.run_id, r.lifecycle = 1 AS active
+  FROM unnest($1::uuid[], $2::integer[]) AS v (id, epoch) JOIN writers w USING (id) JOIN runs r ON r.id = w.run_id
+ WHERE w.epoch > v.epoch OR r.lifecycle <> 1
+"""
+
+
+async def outlived(conn: Connection, epochs: Mapping[WriterId, int]) -> dict[WriterId, PenstockError]:
+    """Of these writers with these epochs, those who can commit no more: NotActive or Fenced says why."""
+    rows = await conn.fetch(_OUTLIVED, list(epochs), list(epochs.values()))
+    return {
+        id_: Fenced(id_.hex, epoch, epochs[id_]) if active else NotActive("run", format_run_id(run_id))
+        for id_, epoch, run_id, active in rows
+    }

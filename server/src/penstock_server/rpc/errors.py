@@ -68,6 +68,8 @@ def facts(error: PenstockError) -> Iterator[tuple[str, object]]:
             yield "penstock-kind", error.kind
         case errors.SequenceGap():
             yield "penstock-expected-seq", error.expected
+        case errors.Fenced():
+            yield "penstock-epoch", error.epoch
         case errors.Retryable():
             yield "retry-after-ms", round(error.retry_after * 1000)
         case _:

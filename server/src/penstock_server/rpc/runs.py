@@ -149,6 +149,8 @@ def message(run: Run) -> pb.Run:
         params=run.params,
         tags=run.tags,
         metrics=map(summary, run.metrics),
+        refused_records=run.refused_records,
+        lost_records=run.lost_records,
     )
 
 

@@ -106,6 +106,8 @@ def hello(message: Any) -> Hello:
         world_size=given.attributes.world_size,
         host=given.attributes.host,
         pid=given.attributes.pid,
+        refused=given.refused,
+        resume=given.resume,
     )
 
 
@@ -119,6 +121,7 @@ def _batch(batch: Any) -> Batch:
         times_ms=b"".join(batch.times_ms),
         values=b"".join(batch.values),
         updates=[_update(update) for update in batch.updates],
+        lost=batch.lost,
     )
 
 
