@@ -216,6 +216,20 @@ def test_marked_as_sent(spools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sweep(spools, grace_seconds=DAY, keep_bytes=1 << 30, now=time.time() + 2 * DAY) == 2
 
 
+def test_not_marked_while_its_writer_may_write_more(spools: Path) -> None:
+    directory = made(spools)
+    writer = Owner.claim(directory)
+    assert writer
+    thief = Owner.claim(directory, force=True)
+    assert thief
+    mark_sent(directory, 12)
+    assert not is_sent(directory)
+    thief.release()
+    mark_sent(directory, 12)
+    assert is_sent(directory)
+    writer.release()
+
+
 # What is removed.
 
 

@@ -1,4 +1,4 @@
-"""The command `penstock`: looks at experiments, runs and metrics from a terminal. `penstock --help` tells the rest."""
+"""The command `penstock`: looks at runs, and sends what is left of them. `penstock --help` tells the rest."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser().parse_args(argv)
     try:
-        getattr(commands, args.command)(args)
+        code: int = getattr(commands, args.command)(args) or 0
         sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read has enough. What is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (PenstockError, ValueError, ImportError, OSError) as error:
         print(f"penstock: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code

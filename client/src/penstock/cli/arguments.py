@@ -9,7 +9,9 @@ from penstock import __version__
 
 def parser() -> argparse.ArgumentParser:
     """Of the whole command. `command` names the function in `commands`."""
-    top = argparse.ArgumentParser(prog="penstock", description="Look at experiments, runs and metrics.")
+    top = argparse.ArgumentParser(
+        prog="penstock", description="Look at experiments, runs and metrics; send what is left behind."
+    )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     nouns = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -48,6 +50,25 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--output", "-o", metavar="FILE", help="where to; without it, CSV to standard output")
     export.add_argument("--format", choices=["csv", "parquet"], help="default: as the FILE is called, or else csv")
     export.set_defaults(command="export")
+
+    sync = nouns.add_parser(
+        "sync", help="send what processes that are gone, or were offline, have left on this machine"
+    )
+    sync.add_argument("--dir", metavar="DIR", help="where it is (default: PENSTOCK_SPOOL_DIR, or else this user's own)")
+    sync.add_argument("--url", help="another server than the one it was meant for, as host:port")
+    sync.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="leave it when the server takes nothing for S seconds (default: 30)",
+    )
+    sync.add_argument("--take-over", action="store_true", help="also what belongs to processes that are alive")
+    sync.add_argument(
+        "--killed", action="store_true", help="then end as KILLED the runs whose processes died without ending them"
+    )
+    sync.add_argument("--list", action="store_true", help="show what is there, and send nothing")
+    sync.set_defaults(command="sync")
     return top
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from penstock.cli import exports
+from penstock.cli import exports, spools
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
@@ -118,6 +118,11 @@ def export(args: argparse.Namespace) -> None:
             with open(args.output, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  as it was typed
                 points = exports.write_csv(histories, file)
     print(f"{points:,} points", file=sys.stderr)
+
+
+def sync(args: argparse.Namespace) -> int:
+    """`penstock sync`."""
+    return spools.sync(args)
 
 
 def _when(ms: int) -> str:

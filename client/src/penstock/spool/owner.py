@@ -144,6 +144,12 @@ def orphaned(directory: Path) -> bool:
         return not any(_alive(_file(directory, epoch)) for epoch in _epochs(directory))
 
 
+def contested(directory: Path) -> bool:
+    """Whether more than one process that lives has owned it: then one may still write into what another has sent."""
+    with _mutex:
+        return sum(_alive(_file(directory, epoch)) for epoch in _epochs(directory)) > 1
+
+
 def holder(directory: Path) -> Holder | None:
     """Who last owned the spool, alive or not. None: nobody, or it does not say. Raises OSError."""
     with _mutex:

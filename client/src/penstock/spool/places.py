@@ -24,6 +24,10 @@ from pathlib import Path
 from penstock import address
 from penstock.spool import owner
 
+# How long what is sent is kept, for a server that is restored from a backup, and how much of it.
+GRACE_SECONDS = 24 * 3600.0
+KEEP_BYTES = 1 << 30
+
 SENT = "sent"
 SEGMENT_SUFFIX = ".log"
 _SENT_DRAFT = ".sent-"
@@ -114,7 +118,12 @@ def contents(directory: Path) -> Contents:
 
 
 def mark_sent(directory: Path, acked: int) -> None:
-    """All of it, to record `acked` and the end, is acknowledged. Raises OSError."""
+    """All of it, to record `acked` and the end, is acknowledged. Raises OSError.
+
+    Does nothing while its writer lives and has lost it to us by force: that may write more.
+    """
+    if owner.contested(directory):
+        return
     draft = directory / f"{_SENT_DRAFT}{os.getpid()}-{os.urandom(6).hex()}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

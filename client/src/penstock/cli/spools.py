@@ -1,0 +1,138 @@
+"""`penstock sync`: sends what is left on this machine, or shows it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from penstock import sync as spools
+from penstock.cli.tables import table
+from penstock.spool import owner, places
+from penstock.spool.stored import Stored
+
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+def sync(args: argparse.Namespace) -> int:
+    """`penstock sync`. Returns 0 when everything is sent, else 1."""
+    roots = places.roots(args.dir)
+    if args.dir is not None and not roots:
+        raise ValueError(f"{args.dir} is no directory of spools that is ours")
+    if args.list:
+        return _list(roots)
+    logging.getLogger("penstock").addHandler(logging.NullHandler())  # what it tells is told here
+    outcomes = spools.sync(
+        roots, url=args.url, force=args.take_over, timeout=args.timeout, told=_progress, each=_told_outcome
+    )
+    met = {outcome.directory for outcome in outcomes}
+    owned = [directory for root in roots for directory in spools.unsent(root) if directory not in met]
+    for directory in owned:
+        _say(directory, f"NOT sent: {_owned_by(directory)}, and sends it; --take-over sends it now")
+    if args.killed:
+        for run_id in spools.end_as_killed(roots, url=args.url):
+            print(f"run {run_id}: ended as KILLED")
+    elif died := {outcome.run_id for outcome in outcomes if outcome.done and not outcome.ended}:
+        print(
+            f"penstock: {len(died)} run(s) had a process that died; --killed ends those that are RUNNING",
+            file=sys.stderr,
+        )
+    for root in roots:
+        places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())
+    if not outcomes and not owned:
+        print("nothing to send", file=sys.stderr)
+    return 0 if not owned and all(outcome.whole for outcome in outcomes) else 1
+
+
+def _told_outcome(outcome: spools.Outcome) -> None:
+    """A line: what it was, what became of it, what is wrong, what to do."""
+    _progress("", 0, 0)
+    told = f"{outcome.records:,} records"
+    if outcome.done:
+        text = f"sent, {told}" + (f"; BUT {outcome.problem}" if outcome.problem else "")
+    elif outcome.left:
+        text = f"NOT sent: {outcome.left:,} of {outcome.left + outcome.records:,} records are left, {outcome.problem}"
+        text += f"; they stay in {outcome.directory}: try again, or name the server by --url"
+    else:
+        text = f"NOT sent: {outcome.problem}; {outcome.directory}"
+    _say(outcome.directory, text)
+
+
+def _say(directory: Path, text: str) -> None:
+    print(f"run {places.ids_of(directory)[0]}: {text}", flush=True)
+
+
+def _owned_by(directory: Path) -> str:
+    told = None
+    with suppress(OSError):
+        told = owner.holder(directory)
+    return f"process {told.pid} on {told.host} has it" if told is not None else "another process has it"
+
+
+def _progress(run_id: str, acked: int, count: int) -> None:
+    """On a terminal, one line that is overwritten; empty at the end."""
+    if sys.stderr.isatty():
+        line = f"run {run_id}: {acked:,} of {count:,} records sent" if run_id else ""
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
+
+
+def _list(roots: Sequence[Path]) -> int:
+    rows, left = [], 0
+    for root in roots:
+        for directory in sorted(places.found(root)):
+            with suppress(FileNotFoundError):  # swept away meanwhile
+                there = places.contents(directory)
+                if not there.segments and not places.is_sent(directory):
+                    continue  # it is just being made
+                state = _state(directory)
+                left += state != "sent"
+                rows.append(
+                    [
+                        places.ids_of(directory)[0],
+                        state,
+                        _size(there.size),
+                        _records(directory),
+                        _when(there.written),
+                        str(root),
+                    ]
+                )
+    print(table(["run", "state", "size", "records", "written", "in"], rows))
+    return 1 if left else 0
+
+
+def _state(directory: Path) -> str:
+    if places.is_sent(directory):
+        return "sent"
+    return "left" if owner.orphaned(directory) else _owned_by(directory)
+
+
+def _records(directory: Path) -> str:
+    """How many there are; of what is sent, as the mark tells."""
+    try:
+        if places.is_sent(directory):
+            return f"{json.loads((directory / places.SENT).read_bytes())['acked']:,}"
+        spool = Stored.open(directory)
+        spool.release()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"cannot be read ({error})"
+    return f"{spool.count:,}" + (f", {spool.lost:,} of them lost" if spool.lost else "")
+
+
+def _size(size: float) -> str:
+    unit = _UNITS[0]
+    for unit in _UNITS:
+        if size < 1024 or unit == _UNITS[-1]:
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def _when(seconds: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone():%Y-%m-%d %H:%M:%S}"
