@@ -20,7 +20,10 @@ from peer import Peer
 from test_forks import run as run_script
 
 import penstock
+from penstock.cli import main
 from penstock.session import Pace
+from penstock.v1 import metrics_pb2
+from penstock.v1.metrics_pb2_grpc import MetricServiceStub
 from servers import ServerProcess
 
 QUICK = Pace(backoff_least=0.01, backoff_most=0.05)
@@ -86,7 +89,7 @@ def test_an_interrupted_wait_tells_what_it_costs(caplog: pytest.LogCaptureFixtur
     with pytest.raises(KeyboardInterrupt):
         run.finish()
     assert "1 records with 1 values are NOT committed" in caplog.text
-    assert "the run itself is NOT recorded" in caplog.text
+    assert "penstock sync" in caplog.text
 
 
 def test_a_thread_that_was_not_to_be_had_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,3 +288,27 @@ def test_a_process_that_was_spawned_goes_on_with_the_run_and_leaves_its_status(
 def test_a_run_whose_process_was_killed_can_be_told_so(client: penstock.Client) -> None:
     run = client.create_run("surface")
     assert client.update_run(run.id, status="KILLED").status is penstock.RunStatus.KILLED
+
+
+def test_a_run_shows_what_did_not_arrive(
+    server: ServerProcess, client: penstock.Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = client.create_run("surface")
+    assert main(["runs", "show", run.id, "--url", server.grpc_address]) == 0
+    assert "records" not in capsys.readouterr().out
+    messages = [
+        metrics_pb2.StreamMetricsRequest(
+            hello=metrics_pb2.Hello(protocol=1, run_id=run.id, writer_id=uuid.uuid4().bytes, epoch=1, refused=1234)
+        ),
+        metrics_pb2.StreamMetricsRequest(batch=metrics_pb2.Batch(first_seq=1, count=5, lost=True)),
+        metrics_pb2.StreamMetricsRequest(finish=metrics_pb2.Finish(last_seq=5, refused=1234)),
+    ]
+    with server.channel() as channel:
+        list(MetricServiceStub(channel).StreamMetrics(iter(messages), timeout=30))
+    found = client.get_run(run.id)
+    assert (found.refused_records, found.lost_records) == (1234, 5)
+    assert main(["runs", "show", run.id, "--url", server.grpc_address]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines() if "records" in line] == [
+        ["refused", "1,234", "records"],
+        ["lost", "5", "records"],
+    ]

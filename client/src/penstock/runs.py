@@ -71,6 +71,8 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, MetricSummary] = field(default_factory=dict)
+    refused_records: int = 0  # that its writers could not take in
+    lost_records: int = 0  # that its writers had taken in, and had no more when they were to be sent
 
 
 class Runs(list[Run]):
@@ -131,6 +133,8 @@ def run_of(message: pb.Run) -> Run:
         params=dict(message.params),
         tags=dict(message.tags),
         metrics={each.name: summary(each) for each in message.metrics},
+        refused_records=message.refused_records,
+        lost_records=message.lost_records,
     )
 
 
