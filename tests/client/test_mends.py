@@ -10,17 +10,16 @@ import sys
 import textwrap
 import threading
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import asdict
 
 import grpc
 import pytest
 from peer import Peer, Says, Stream, eventually, plain
+from spools import in_memory
 
 import penstock
 from penstock.address import parse_address
-from penstock.buffer import Buffer
 from penstock.relay import _COMMAND, RelayedStream
 from penstock.session import Pace
 from penstock.transport import Broken
@@ -161,7 +160,8 @@ def test_a_server_that_is_not_there_is_told_of_once_and_so_is_that_it_has_come(
     run = penstock.start_run(experiment="test", url=f"127.0.0.1:{port}", pace=pace)
     run.log({"loss": 1.0}, 1)
     eventually(lambda: f"no server at 127.0.0.1:{port} (UNAVAILABLE" in caplog.text)
-    assert "up to 256 MiB; check PENSTOCK_URL" in caplog.text
+    assert f"{run.id}." in caplog.text  # its place in the spool
+    assert "check PENSTOCK_URL" in caplog.text
     with Peer(port=port) as peer:
         assert run.finish(timeout=20)
         assert steps(peer) == [1]
@@ -284,44 +284,22 @@ def test_a_run_whose_finish_was_given_up_is_told_of_at_the_end() -> None:
     assert "1 records with 1 values are NOT committed" in stderr.partition("now the end")[2]
 
 
-def test_what_slips_in_after_the_end_is_refused_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_comes_after_the_end_is_refused_and_counted() -> None:
     with Peer() as peer:
         run = start(peer)
         run.log({"loss": 1.0}, 1)
         run._begin_finish(None)
         assert run._sender.settled.wait(20)
-        run._buffer._closed = False  # as a thread saw it that is about to append
         run.log({"loss": 1.0}, 2)
         assert not run.finish(timeout=5)
-        assert [each.records for each in run.rejected] == [1]
-    assert "1 record(s) are refused: logged by another thread" in caplog.text
-
-
-def test_unacked_never_reads_too_low() -> None:
-    buffer = Buffer(1 << 30, lambda: None)
-    shape = buffer.learn(("loss",))
-    done = threading.Event()
-
-    def gather() -> None:
-        while not done.is_set():
-            buffer.gather()
-
-    thread = threading.Thread(target=gather)
-    thread.start()
-    try:
-        for count in range(1, 20_000):
-            assert buffer.append(shape, array("d", [1.0]), None, 0)
-            assert buffer.unacked == count
-    finally:
-        done.set()
-        thread.join()
+        assert run.refused == 1
 
 
 def test_names_that_always_change_are_not_kept_for_ever() -> None:
-    buffer = Buffer(1 << 30, lambda: None)
+    spool = in_memory()
     for number in range(300):
-        buffer.learn((f"{number:03}" + "x" * 200_000,))
-    assert 0 < sum(len(name) for names in buffer.shapes for name in names) <= 16 << 20
+        spool.learn((f"{number:03}" + "x" * 200_000,))
+    assert 0 < sum(len(name) for names in spool.shapes for name in names) <= 16 << 20
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from peer import bits, decode
+from spools import HEAD, on_disk
 
 from penstock.batches import Update
-from penstock.buffer import Buffer
 from penstock.session import End, Pace, Session, Wait
+from penstock.spool.outbox import Outbox
+from penstock.spool.spool import Limits, Spool
 from penstock.v1 import metrics_pb2 as pb
 
 NAMES = [("loss",), ("loss", "acc"), ("acc", "loss"), tuple(f"m{i}" for i in range(20)), ("é", "日本")]
@@ -33,11 +35,12 @@ logs = st.tuples(st.just("log"), frames | updates)
 events = st.tuples(st.sampled_from(["send", "commit", "ack", "break", "drop"]), st.integers(0, 5))
 
 
-def buffer(limit: int = 1 << 20, batch_bytes: int = 300) -> Buffer:
-    return Buffer(limit, lambda: None, batch_bytes)
+def spooled(batch_bytes: int = 300) -> tuple[Spool, Outbox]:
+    spool = on_disk(Limits(segment=100, keep=400))
+    return spool, Outbox(spool, batch_bytes)
 
 
-def log(to: Buffer, record: Any) -> None:
+def log(to: Spool, record: Any) -> None:
     if isinstance(record, Update):
         assert to.update(record)
     else:
@@ -63,20 +66,20 @@ class World:
     """A writer, and a server that commits in its own time. `pace` and limits are small, so that everything happens."""
 
     def __init__(self, window: int, message: int) -> None:
-        self.buffer = buffer()
+        self.spool, self.outbox = spooled()
         self.committed: list[Any] = []
         self.window, self.message = window, message
         self.closing: pb.Finish | None = None
         self.open()
 
     def open(self) -> None:
-        self.session = Session(self.buffer, pb.Hello(), self._closing, self._rejected, Pace())
+        self.session = Session(self.outbox, pb.Hello(), self._closing, self._rejected, Pace())
         self.accepted: list[Any] = []  # by the server, not committed
         self.shapes: list[tuple[str, ...]] = []
 
     def _closing(self) -> pb.Finish | None:
         if self.closing is not None:
-            self.closing.last_seq = self.buffer.gather()
+            self.closing.last_seq = self.outbox.last_seq
         return self.closing
 
     def _rejected(self, reject: pb.Reject) -> None:
@@ -123,7 +126,7 @@ class World:
             self.answer(ack=pb.Ack(hwm=len(self.committed)))
 
     def finish(self) -> None:
-        self.buffer.close()
+        self.spool.close()
         self.closing = pb.Finish()
         for _ in range(10_000):
             if self.session.end is End.FINISHED:
@@ -147,7 +150,7 @@ def test_whatever_happens_it_is_committed_once_in_order(script: list[Any], windo
         match what:
             case "log":
                 told.append(how)
-                log(world.buffer, how)
+                log(world.spool, how)
             case "send":
                 for _ in range(how):
                     world.send()
@@ -161,17 +164,17 @@ def test_whatever_happens_it_is_committed_once_in_order(script: list[Any], windo
                 world.open()
     world.finish()
     assert [comparable(record) for record in world.committed] == [expected(record) for record in told]
-    assert world.buffer.unacked == 0
-    assert world.buffer.unacked_points == 0
+    assert world.outbox.unacked == 0
+    assert world.outbox.unacked_points == 0
 
 
-def conversation(*, window: int = 1 << 20, hwm: int = 0) -> tuple[Buffer, Session]:
+def conversation(*, window: int = 1 << 20, hwm: int = 0) -> tuple[Spool, Outbox, Session]:
     """Welcomed, with nothing logged."""
-    made = buffer(batch_bytes=1 << 20)
-    session = Session(made, pb.Hello(), lambda: None, lambda _: None, Pace())
+    spool, outbox = spooled(batch_bytes=1 << 20)
+    session = Session(outbox, pb.Hello(), lambda: None, lambda _: None, Pace())
     assert isinstance(session.next(0.0), bytes)
     session.received(pb.StreamMetricsResponse(welcome=pb.Welcome(hwm=hwm, window_bytes=window)), 0.0)
-    return made, session
+    return spool, outbox, session
 
 
 def sent(session: Session, now: float) -> Iterator[pb.Batch]:
@@ -183,37 +186,37 @@ FRAME = (("loss",), [0.5], 1, 1)
 
 
 def test_what_is_logged_lingers_and_leaves_together() -> None:
-    made, session = conversation()
-    log(made, FRAME)
-    due = made.due(0)
+    spool, outbox, session = conversation()
+    log(spool, FRAME)
+    due = outbox.due(0)
     assert due is not None
     assert session.next(due + 0.01) == Wait(pytest.approx(Pace().linger - 0.01, abs=1e-6))
-    log(made, FRAME)
+    log(spool, FRAME)
     assert [batch.count for batch in sent(session, due + 1)] == [2]
 
 
 def test_no_more_than_the_window_is_unacknowledged() -> None:
-    made, session = conversation(window=1)
+    spool, _, session = conversation(window=1)
     now = time.monotonic() + 1
-    log(made, FRAME)
+    log(spool, FRAME)
     assert [batch.first_seq for batch in sent(session, now)] == [1]
-    log(made, FRAME)
+    log(spool, FRAME)
     assert list(sent(session, now)) == []
     session.received(pb.StreamMetricsResponse(ack=pb.Ack(hwm=1)), now)
     assert [batch.first_seq for batch in sent(session, now)] == [2]
 
 
 def test_a_throttled_writer_waits() -> None:
-    made, session = conversation()
+    spool, _, session = conversation()
     now = time.monotonic() + 1
-    log(made, FRAME)
+    log(spool, FRAME)
     session.received(pb.StreamMetricsResponse(throttle=pb.Throttle(retry_after_ms=500)), now)
     assert session.next(now) == Wait(pytest.approx(0.5))
     assert len(list(sent(session, now + 0.5))) == 1
 
 
 def test_a_server_that_says_nothing_is_left() -> None:
-    session = Session(buffer(), pb.Hello(), lambda: None, lambda _: None, Pace())
+    session = Session(spooled()[1], pb.Hello(), lambda: None, lambda _: None, Pace())
     session.next(0.0)
     assert session.next(Pace().welcome_timeout - 0.1) is not None
     assert session.next(Pace().welcome_timeout) is None
@@ -221,9 +224,9 @@ def test_a_server_that_says_nothing_is_left() -> None:
 
 
 def test_a_server_that_acknowledges_nothing_is_left() -> None:
-    made, session = conversation()
+    spool, _, session = conversation()
     now = time.monotonic() + 1
-    log(made, FRAME)
+    log(spool, FRAME)
     assert len(list(sent(session, now))) == 1
     assert session.next(now + Pace().stall_timeout - 1) is not None
     assert session.next(now + Pace().stall_timeout) is None
@@ -231,60 +234,86 @@ def test_a_server_that_acknowledges_nothing_is_left() -> None:
 
 
 def test_a_record_that_comes_in_at_the_last_moment_is_not_slept_through() -> None:
-    """After the buffer was found empty, and before it could be said that the next record is wanted."""
+    """After the spool was found empty, and before it could be said that the next record is wanted."""
     woken: list[None] = []
 
-    class Slow(Buffer):
-        def gather(self) -> int:
-            last = super().gather()
-            if last == 0:
-                log(self, FRAME)
-            return last
+    class Late(Spool):
+        count = property(lambda self: self._count, lambda self, count: setattr(self, "_count", count))  # type: ignore[assignment]
 
-    made = Slow(1 << 20, lambda: woken.append(None))
-    made._wanted = False
-    assert made.due(0) is not None
+        @property  # type: ignore[override]
+        def wanted(self) -> bool:
+            return self._is_wanted
+
+        @wanted.setter
+        def wanted(self, value: bool) -> None:
+            if value and self._comes:
+                self._comes = False
+                log(self, FRAME)
+            self._is_wanted = value
+
+        _comes = False
+
+    spool = Late(HEAD, None)
+    spool.wanted = False
+    spool.wake = lambda: woken.append(None)
+    spool._comes = True
+    assert Outbox(spool).due(0) is not None
     assert woken == []
 
 
 def test_an_idle_stream_stays() -> None:
-    _, session = conversation()
+    *_, session = conversation()
     assert session.next(1e9) == Wait(None)
     assert session.end is None
 
 
 def test_going_away_waits_for_acknowledgements_only() -> None:
-    made, session = conversation()
+    spool, outbox, session = conversation()
     now = time.monotonic() + 1
-    log(made, FRAME)
+    log(spool, FRAME)
     assert len(list(sent(session, now))) == 1
     session.received(pb.StreamMetricsResponse(go_away=pb.GoAway()), now)
-    log(made, FRAME)
+    log(spool, FRAME)
     assert isinstance(session.next(now), Wait)
     session.received(pb.StreamMetricsResponse(ack=pb.Ack(hwm=1)), now)
     assert session.next(now) is None
     assert session.end is End.GO_AWAY
-    assert made.unacked == 1
+    assert outbox.unacked == 1
 
 
-@pytest.mark.parametrize("mark", [0, 5])
-def test_a_mark_that_cannot_be_is_told_from_a_break(mark: int) -> None:
-    made, session = conversation()
-    for _ in range(3):
-        log(made, FRAME)
-    list(sent(session, time.monotonic() + 1))
-    session.received(pb.StreamMetricsResponse(ack=pb.Ack(hwm=2)), 0.0)
-    again = Session(made, pb.Hello(), lambda: None, lambda _: None, Pace())
+def test_a_mark_beyond_what_was_logged_is_no_break() -> None:
+    spool, outbox, _ = conversation()
+    log(spool, FRAME)
+    again = Session(outbox, pb.Hello(), lambda: None, lambda _: None, Pace())
     again.next(0.0)
-    again.received(pb.StreamMetricsResponse(welcome=pb.Welcome(hwm=mark)), 0.0)
+    again.received(pb.StreamMetricsResponse(welcome=pb.Welcome(hwm=5)), 0.0)
     assert again.end is End.HISTORY_GAP
 
 
+def test_what_the_server_has_forgotten_is_sent_again_as_far_as_it_is_kept() -> None:
+    spool, outbox, session = conversation()
+    for step in range(100):
+        log(spool, (("loss",), [0.5], step, 1))
+        spool.keep()
+    list(sent(session, time.monotonic() + 1))
+    session.received(pb.StreamMetricsResponse(ack=pb.Ack(hwm=90)), 0.0)
+    again = Session(outbox, pb.Hello(), lambda: None, lambda _: None, Pace())
+    again.next(0.0)
+    again.received(pb.StreamMetricsResponse(welcome=pb.Welcome(hwm=10, window_bytes=1 << 20)), 0.0)
+    assert again.forgotten == 80
+    lost, *rest = sent(again, time.monotonic() + 1)
+    assert lost.lost
+    assert lost.first_seq == 11
+    assert 11 < lost.first_seq + lost.count == rest[0].first_seq <= 91
+    assert sum(batch.count for batch in rest) == 101 - rest[0].first_seq
+    assert sum(len(batch.values) for batch in rest) == 101 - rest[0].first_seq
+
+
 def test_acknowledgements_told_twice_or_late_change_nothing() -> None:
-    made, session = conversation()
+    spool, outbox, session = conversation()
     for _ in range(3):
-        log(made, FRAME)
+        log(spool, FRAME)
     list(sent(session, time.monotonic() + 1))
     for mark, left in ((2, 1), (2, 1), (1, 1), (3, 0), (2, 0), (99, 0)):
         session.received(pb.StreamMetricsResponse(ack=pb.Ack(hwm=mark)), 0.0)
-        assert made.unacked == left
+        assert outbox.unacked == left

@@ -98,7 +98,7 @@ class Sender:
         resume: bool = False,
     ) -> None:
         self.spool = spool
-        self.outbox = Outbox(spool, pace.batch_bytes, spool.limits.kept if isinstance(spool, Spool) else 0)
+        self.outbox = Outbox(spool, pace.batch_bytes)
         self.state = State.OFFLINE if offline else State.NEW
         self.trouble = ""  # the last thing that went wrong
         self.settled = threading.Event()  # set when `state.over`

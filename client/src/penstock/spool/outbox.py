@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from itertools import pairwise
 from typing import Protocol
 
 from penstock.batches import Batch
 from penstock.spool.reader import Reader
 from penstock.spool.segments import Segment
-
-# How long acknowledged segments are kept, in seconds, in case the server is restored from a backup.
-GRACE = 24 * 3600.0
 
 
 class Source(Protocol):
@@ -29,21 +24,19 @@ class Source(Protocol):
     def rest(self, position: int) -> Batch | None:
         """Records after `position` that were there and cannot be read."""
 
-    def drop(self, gone: Segment) -> None:
-        """Its records are acknowledged, and nobody will ask for them again."""
+    def acknowledged(self, acked: int) -> None:
+        """The records to `acked` are committed."""
 
 
 class Outbox:
-    """The records of `source`, to be sent in batches of about `batch_bytes`; `keep` bytes are kept beyond that."""
+    """The records of `source`, to be sent in batches of about `batch_bytes`."""
 
-    def __init__(self, source: Source, batch_bytes: int = 1 << 20, keep: int = 0) -> None:
+    def __init__(self, source: Source, batch_bytes: int = 1 << 20) -> None:
         self.acked = 0
         self._source = source
         self._batch_bytes = batch_bytes
-        self._keep = keep
         self._reader = Reader(lambda: source.segments, batch_bytes, live=source.live)
         self._taken = 0.0
-        self._kept: deque[tuple[Segment, float]] = deque()
         self._acked_values = 0
         # An old stream may still be looking for its next message when a new one begins.
         self._lock = threading.RLock()
@@ -82,7 +75,7 @@ class Outbox:
             self.acked = acked
             self._acked_values = self._reader.values_to(acked)
             self._reader.forget(acked)
-            self._retire()
+            self._source.acknowledged(acked)
 
     def go_back(self, hwm: int) -> None:
         """The server has forgotten what it acknowledged after `hwm`."""
@@ -119,21 +112,3 @@ class Outbox:
             if not self.unacked:
                 return None
             return self._reader.since(self.acked) or max(self._source.since, self._taken)
-
-    def _retire(self) -> None:
-        """Of what is acknowledged, drop what is more than is to be kept, or has been kept for long."""
-        now = time.monotonic()
-        segments = self._source.segments
-        known = {id(segment) for segment, _ in self._kept}
-        for segment, following in pairwise(segments):
-            if following.first_seq - 1 > self.acked:
-                break
-            if segment.memory is not None:
-                self._source.drop(segment)
-            elif id(segment) not in known:
-                self._kept.append((segment, now))
-        kept = sum(segment.size for segment, _ in self._kept)
-        while self._kept and (kept > self._keep or now - self._kept[0][1] > GRACE):
-            gone, _ = self._kept.popleft()
-            kept -= gone.size
-            self._source.drop(gone)

@@ -59,9 +59,11 @@ class Segment:
         self.size = 0
         self.ended = False  # nothing is appended any more
         self.memory: bytearray | None = bytearray() if path is None else None
+        self.acked_at = 0.0  # time.monotonic() when all of it was known to be committed
         self.shapes: dict[int, Names] = {}  # those that its reader has met
         self._fd = fd
         self._synced = 0
+        self._gone = False
 
     def append(self, data: bytes) -> bool:
         """False: the file did not take all of it, and nothing must come after it. `write_error` tells why."""
@@ -75,6 +77,8 @@ class Segment:
     def read(self, at: int, length: int) -> bytes:
         """What is there from `at` on, at most `length` bytes. Raises OSError."""
         memory = self.memory
+        if self._gone:
+            return b""
         if memory is not None:
             return bytes(memory[at : at + length])
         fd = self._opened()
@@ -121,7 +125,8 @@ class Segment:
                 os.close(fd)
 
     def remove(self) -> None:
-        """It is needed no more."""
+        """It is needed no more; its reader finds it empty."""
+        self._gone = True
         self.close()
         if self.path is not None:
             with suppress(OSError):  # what cannot be removed now, the sweep removes with its directory

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
@@ -30,8 +31,9 @@ from penstock.v1 import metrics_pb2
 _MANY_SHAPES = 10_000
 _MANY_NAMES_BYTES = 16 << 20
 
-# So that what is acknowledged leaves memory piece by piece.
-_MEMORY_SEGMENT_BYTES = 4 << 20
+# How long acknowledged segments are kept, in seconds, in case the server is restored from a backup.
+GRACE = 24 * 3600.0
+
 _INT64_MAX = 2**63 - 1
 
 _crc32 = zlib.crc32
@@ -56,7 +58,12 @@ class Limits:
     @property
     def segment_bytes(self) -> int:
         """How long a segment is; shorter where little may be kept, which is let go of segment by segment."""
-        return max(64 << 10, min(self.segment, self.disk // 8))
+        return min(self.segment, max(64 << 10, self.disk // 8))
+
+    @property
+    def memory_segment_bytes(self) -> int:
+        """How long a segment in memory is."""
+        return min(self.segment, 4 << 20, max(16 << 10, self.memory // 8))
 
 
 class Shape:
@@ -97,6 +104,7 @@ class Spool:
         self.limits = limits or Limits()
         self.shapes: dict[Names, Shape] = {}  # those whose names are known to be good
         self.next_step = first_step
+        self.acked = 0
         self.count = 0  # records that are numbered: the number of the last
         self.values = 0
         self.disk_bytes = 0
@@ -203,7 +211,7 @@ class Spool:
                 self._recount(segment, len(record))
                 raise
             segment = self._go_to_memory(write_error())
-        elif segment.size > _MEMORY_SEGMENT_BYTES:
+        elif segment.size > self.limits.memory_segment_bytes:
             segment = self._add(Segment(self.count + 1))
         if self.memory_bytes + len(record) > self.limits.memory:
             return False
@@ -300,6 +308,7 @@ class Spool:
             if not self.closed and (last.memory is not None or last.unlinked or last.size > self.limits.segment_bytes):
                 self._begin_file()
             self._rewrite()
+            self._retire()
             for segment in self.segments:
                 segment.sync()
             self.trouble = ""
@@ -337,12 +346,33 @@ class Spool:
         """Nothing: what is not there now will be in a moment."""
         return None
 
-    def drop(self, gone: Segment) -> None:
-        """Its records are acknowledged, and nobody will ask for them again."""
+    def acknowledged(self, acked: int) -> None:
+        """The records to `acked` are committed: what is more than is to be kept of them goes."""
+        self.acked = acked
+        self._retire()
+
+    def _retire(self) -> None:
         with self._lock:
-            self.segments = tuple(segment for segment in self.segments if segment is not gone)
-            self._account(gone, -gone.size)
-        gone.remove()
+            goners = self._goners()
+            if goners:
+                self.segments = tuple(segment for segment in self.segments if segment not in goners)
+            for gone in goners:
+                self._account(gone, -gone.size)
+        for gone in goners:
+            gone.remove()
+
+    def _goners(self) -> list[Segment]:
+        """Of the acknowledged segments: those in memory, the old ones, and what is too much, the oldest first."""
+        now = time.monotonic()
+        done = [each for each, following in pairwise(self.segments) if following.first_seq - 1 <= self.acked]
+        kept = sum(segment.size for segment in done)
+        goners = []
+        for segment in done:
+            since = segment.acked_at = segment.acked_at or now
+            if segment.memory is not None or kept > self.limits.kept or now - since > GRACE:
+                goners.append(segment)
+                kept -= segment.size
+        return goners
 
     def release(self) -> None:
         """Let go of the files. Nothing is appended or read after that."""

@@ -57,8 +57,8 @@ class Stored:
         """What cannot be read after record `position`, and was there."""
         return Batch.of_lost(position + 1, self.count - position) if position < self.count else None
 
-    def drop(self, gone: Segment) -> None:
-        """It is acknowledged: the sweep removes it, when the whole spool is sent and its grace is over."""
+    def acknowledged(self, acked: int) -> None:
+        """The sweep removes it, when the whole spool is sent and its grace is over."""
 
     def release(self) -> None:
         """Let go of the files."""
