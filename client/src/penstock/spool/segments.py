@@ -28,16 +28,14 @@ def _write_at_once() -> Callable[[int, bytes, int], int]:
 
     os.write lets go of it, and when another thread computes, gets it back 5 ms later. Writing to the page cache
     takes a microsecond: with a busy thread beside it, one call in a hundred took 5 ms by os.write, 5 µs by this.
+    Telling ctypes the types would double what it costs; an int, bytes and a small int are what it takes them for.
     """
     if sys.platform == "win32":
         return _plain_write
     try:
-        write = ctypes.PyDLL(None, use_errno=True).write
+        return ctypes.PyDLL(None, use_errno=True).write
     except (OSError, AttributeError):
         return _plain_write
-    write.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
-    write.restype = ctypes.c_ssize_t
-    return write
 
 
 # Returns how many bytes were written; less than all, or -1 (why: `write_error`), when something is wrong.
@@ -61,7 +59,7 @@ class Segment:
         self.memory: bytearray | None = bytearray() if path is None else None
         self.acked_at = 0.0  # time.monotonic() when all of it was known to be committed
         self.shapes: dict[int, Names] = {}  # those that its reader has met
-        self._fd = fd
+        self.fd = fd  # of its file; -1 where it has none, or it is not open
         self._synced = 0
         self._gone = False
 
@@ -69,7 +67,7 @@ class Segment:
         """False: the file did not take all of it, and nothing must come after it. `write_error` tells why."""
         if self.memory is not None:
             self.memory += data
-        elif write(self._fd, data, len(data)) != len(data):
+        elif write(self.fd, data, len(data)) != len(data):
             return False
         self.size += len(data)
         return True
@@ -88,14 +86,14 @@ class Segment:
         return os.read(fd, length)
 
     def _opened(self) -> int:
-        if self._fd < 0:  # another process has written it
+        if self.fd < 0:  # another process has written it
             assert self.path is not None
-            self._fd = os.open(self.path, os.O_RDONLY | _BINARY)
-        return self._fd
+            self.fd = os.open(self.path, os.O_RDONLY | _BINARY)
+        return self.fd
 
     def moved(self, path: Path, fd: int) -> None:
         """The same bytes are in this file from here on."""
-        before, self._fd = self._fd, fd
+        before, self.fd = self.fd, fd
         self.path, self.memory = path, None
         self._synced = 0
         if before >= 0:
@@ -108,18 +106,18 @@ class Segment:
     @property
     def unlinked(self) -> bool:
         """Whether somebody has removed its file, which lives on for us alone."""
-        return self.memory is None and self._fd >= 0 and os.fstat(self._fd).st_nlink == 0
+        return self.memory is None and self.fd >= 0 and os.fstat(self.fd).st_nlink == 0
 
     def sync(self) -> None:
         """See to it that it outlives a loss of power. Raises OSError."""
         size = self.size
         if self.memory is None and self._synced != size:
-            getattr(os, "fdatasync", os.fsync)(self._fd)
+            getattr(os, "fdatasync", os.fsync)(self.fd)
             self._synced = size
 
     def close(self) -> None:
         """Let go of its file."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd >= 0:
             with suppress(OSError):  # a network's file system tells late what it could not write
                 os.close(fd)

@@ -24,7 +24,7 @@ from pathlib import Path
 from penstock.batches import Batch, Names, Update, names_bytes
 from penstock.spool import records
 from penstock.spool.records import CHECK, FRAME, FRAME_BYTES, FRAME_PREFIX, MAGIC, VERSION, Head, little
-from penstock.spool.segments import Segment, create, write_error
+from penstock.spool.segments import Segment, create, write, write_error
 from penstock.v1 import metrics_pb2
 
 # With more than these, those that are known are forgotten: names that change all the time are no cache.
@@ -123,6 +123,7 @@ class Spool:
         self._ordinals = itertools.count(1)
         self._shapes_bytes = 0
         self._last: Segment | None = None
+        self._plain: Segment | None = None  # the same, where appending to it takes but a `write`
 
     # For the threads that log.
 
@@ -136,7 +137,25 @@ class Spool:
             body = _pack_frame(MAGIC, FRAME, VERSION, length, self.count + 1, shape.number, step, time_ms) + little(
                 values
             )
-            if not self._put(body + _pack_check(_crc32(body)), shape):
+            record = body + _pack_check(_crc32(body))
+            segment = shape.segment
+            # This is nearly always so, and all of it is here, because a call costs more than what it does.
+            if segment is self._plain and segment is not None and self.disk_bytes + length <= self.limits.disk:
+                try:
+                    whole = write(segment.fd, record, length) == length
+                except BaseException:
+                    self._recount(segment, length)
+                    raise
+                if whole:
+                    segment.size += length
+                    self.disk_bytes += length
+                    self.count += 1
+                else:
+                    self._go_to_memory(write_error())
+                    whole = self._put(record, shape)
+            else:
+                whole = self._put(record, shape)
+            if not whole:
                 return False
             self.values += width
             self.next_step = step + 1 if step < _INT64_MAX else step
@@ -177,6 +196,7 @@ class Spool:
                 finish.last_seq = self.count
                 self._last_word(records.pack_finish(self.count + 1, finish))
             self.closed = True
+            self._plain = None
 
     @property
     def in_memory(self) -> bool:
@@ -280,6 +300,7 @@ class Spool:
         if self._last is not None:
             self._last.ended = True  # its reader looks once more, and then for the next
         self._last = segment
+        self._plain = segment if segment.memory is None and not self._durable else None
         return segment
 
     def _last_word(self, record: bytes) -> None:
@@ -378,5 +399,6 @@ class Spool:
         """Let go of the files. Nothing is appended or read after that."""
         with self._lock:
             self.closed = True
+            self._plain = None
             for segment in self.segments:
                 segment.close()
