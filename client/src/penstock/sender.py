@@ -110,8 +110,6 @@ class Sender:
         self._address = address
         self._run_id = spool.head.run_id
         self._pace = pace
-        self._writer_id = spool.head.writer_id
-        self._base = 0
         self._finish: metrics_pb2.Finish | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -231,15 +229,15 @@ class Sender:
             protocol=_PROTOCOL,
             run_id=self._run_id,
             create_run=self.spool.head.create_run,
-            writer_id=self._writer_id,
+            writer_id=self.spool.head.writer_id,
             epoch=self._home.epoch,
-            last_acked=self.outbox.acked - self._base,
-            last_spooled=self.outbox.last_seq - self._base,
+            last_acked=self.outbox.acked - self.spool.head.base,
+            last_spooled=self.outbox.last_seq - self.spool.head.base,
             attributes=self.spool.head.attributes,
             refused=self.refused,
             resume=self._resume,
         )
-        session = Session(self.outbox, hello, self._closing, self._reject, self._pace, self._base)
+        session = Session(self.outbox, hello, self._closing, self._reject, self._pace, self.spool.head.base)
         broken: Broken | None = None
         way: Callable[[Address, str, Iterable[bytes]], Stream]
         way = DirectStream if forks.may_stream() else RelayedStream
@@ -371,8 +369,7 @@ class Sender:
             "the server has more of this writer than this process has logged (was it restored from a snapshot?); "
             "it goes on as another writer",
         )
-        self._writer_id = os.urandom(16)
-        self._base = self.outbox.acked
+        self.spool.begin_anew(os.urandom(16), self.outbox.acked)
         return self._backoff()
 
     def _backoff(self) -> float:

@@ -13,6 +13,7 @@ from penstock.origin import find_origin, rank
 from penstock.run_ids import new_run_id, parse_run_id, shared_run_id
 from penstock.session import Pace
 from penstock.spool.spool import Limits
+from penstock.sync import adopt_in_background
 from penstock.tracking import ActiveRun, Plan, current
 from penstock.v1 import runs_pb2
 
@@ -118,4 +119,6 @@ def start_run(
     run._report(problems)
     for update in later:
         run._spool.update(update)
+    if run._spool.place is not None and not plan.offline:
+        adopt_in_background(run._spool.place.parent, address)
     return run

@@ -286,7 +286,7 @@ class Reader:
             number, names = records.unpack_shape(payload)
             segment.shapes[number] = names
         elif kind == records.HEAD:
-            self.head = self.head or Head.unpack(payload)
+            self.head = Head.unpack(payload)
         elif kind == records.FINISH:
             self.finish = records.unpack_finish(payload)
 

@@ -41,19 +41,24 @@ MOST = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What every segment begins with: all that is needed to send it, by whoever finds it."""
+    """What every segment begins with: all that is needed to send it, by whoever finds it. The last one counts.
+
+    Records are sent under their number less `base`: those up to there went out as another writer's.
+    """
 
     run_id: str
     writer_id: bytes
     address: Address
     create_run: runs_pb2.CreateRunRequest
     attributes: metrics_pb2.WriterAttributes
+    base: int = 0
 
     def pack(self, seq: int) -> bytes:
         """The record, in a segment whose first record is number `seq`."""
         told = {
             "run_id": self.run_id,
             "writer_id": self.writer_id.hex(),
+            "base": self.base,
             "target": self.address.target,
             "tls": self.address.tls,
             "workspace": self.address.workspace,
@@ -69,7 +74,8 @@ class Head:
         create_run = runs_pb2.CreateRunRequest.FromString(base64.b64decode(told["create_run"]))
         attributes = metrics_pb2.WriterAttributes.FromString(base64.b64decode(told["attributes"]))
         address = Address(told["target"], told["tls"], told["workspace"])
-        return cls(told["run_id"], bytes.fromhex(told["writer_id"]), address, create_run, attributes)
+        writer_id = bytes.fromhex(told["writer_id"])
+        return cls(told["run_id"], writer_id, address, create_run, attributes, told["base"])
 
 
 def pack(kind: int, seq: int, payload: bytes) -> bytes:

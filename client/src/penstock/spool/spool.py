@@ -17,7 +17,7 @@ import zlib
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -202,6 +202,13 @@ class Spool:
     def in_memory(self) -> bool:
         """Whether something that is not acknowledged may be in no file."""
         return any(segment.memory is not None for segment in self.segments)
+
+    def begin_anew(self, writer_id: bytes, base: int) -> None:
+        """What comes after record `base` is another writer's; whoever finds the spool has to know."""
+        with self._lock:
+            self.head = replace(self.head, writer_id=writer_id, base=base)
+            if self._last is not None:
+                self._last_word(self.head.pack(self.count + 1))
 
     def _tell(self) -> None:
         self.wanted = False

@@ -53,6 +53,9 @@ class Stored:
     def close(self, finish: metrics_pb2.Finish | None = None) -> None:
         """Nobody writes to it."""
 
+    def begin_anew(self, writer_id: bytes, base: int) -> None:
+        """A server that has more of this writer than is here has all of it."""
+
     def rest(self, position: int) -> Batch | None:
         """What cannot be read after record `position`, and was there."""
         return Batch.of_lost(position + 1, self.count - position) if position < self.count else None
