@@ -16,7 +16,7 @@ def error(sqlstate: str) -> asyncpg.PostgresError:
 
 RETRY = [
     "08000", "08003", "08006", "57P01", "57P02", "57P03", "57014", "53000", "53100", "53200", "53300", "40001", "40P01",
-    "25006", "25P03", "55P03", "28P01", "3D000",
+    "25006", "25P03", "28P01", "3D000",
 ]  # fmt: skip
 REFUSE = ["22003", "22021", "22P02", "23502", "23505", "23514", "54000", "54001"]
 FATAL = ["42P01", "42601", "42703", "42501", "XX000", "XX001", "0A000"]
@@ -26,6 +26,11 @@ FATAL = ["42P01", "42601", "42703", "42501", "XX000", "XX001", "0A000"]
 def test_what_passes(sqlstate: str) -> None:
     assert isinstance(translate(error(sqlstate)), Unavailable)
     assert verdict(error(sqlstate)) is Verdict.RETRY
+
+
+def test_a_row_that_another_holds() -> None:
+    assert isinstance(translate(error("55P03")), Unavailable)
+    assert verdict(error("55P03")) is Verdict.HELD
 
 
 @pytest.mark.parametrize("sqlstate", REFUSE)

@@ -43,9 +43,11 @@ log = structlog.get_logger(__name__)
 # Tells the addresses, gRPC's and HTTP's, once the server is ready.
 Announce = Callable[[Address, Address], None]
 
-# All in seconds: how often readiness is looked at; how long a start waits for an external database; what calls that
-# are no writers' streams get to end; what is kept back of the drain for closing the rest.
+# All in seconds: how often readiness is looked at, and how often while there is none; how long a start waits for an
+# external database; what calls that are no writers' streams get to end; what is kept back of the drain for closing
+# the rest.
 _LOOK = 0.5
+_LOOK_UNREADY = 0.1
 _DATABASE_PATIENCE = 60.0
 _CALLS_GRACE = 2.0
 _CLOSING = 1.0
@@ -170,9 +172,13 @@ async def _watch(
     state: _State, db: Database, ingest: Ingest, grpc_server: RpcServer, announce: Callable[[], None]
 ) -> None:
     """Keeps the state and gRPC's health right; announces the server when it is ready for the first time."""
-    announced = False
+    announced = away = False
     while True:
-        before, state.problem = state.problem, await _problem(db, ingest)
+        reason = await _away(db)
+        if away and reason is None:
+            ingest.database_answers()
+        away = reason is not None
+        before, state.problem = state.problem, reason or ingest.problem
         if state.stopping:
             return  # health says so already
         if state.problem != before:
@@ -181,10 +187,11 @@ async def _watch(
         if state.unready() is None and not announced:
             announce()
             announced = True
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_LOOK if state.problem is None else _LOOK_UNREADY)
 
 
-async def _problem(db: Database, ingest: Ingest) -> str | None:
+async def _away(db: Database) -> str | None:
+    """Why the database cannot be used; None when it answers."""
     try:
         await db.ready()
     except PenstockError as error:
@@ -193,7 +200,7 @@ async def _problem(db: Database, ingest: Ingest) -> str | None:
         # A database can be away in more ways than we know. That is no reason to die, nor to say that all is well.
         log.exception("the database cannot be used")
         return "the database cannot be used; the log says why"
-    return ingest.problem
+    return None
 
 
 async def _drain(settings: Settings, ingest: Ingest, changes: Changes, grpc_server: RpcServer) -> None:

@@ -14,7 +14,9 @@ ingest_batches = Counter(
     "penstock_ingest_batches", "Batches by outcome.", ["outcome"]
 )  # committed, duplicate, rejected, lost_race
 ingest_lost_records = Counter("penstock_ingest_lost_records", "Records that their writers had no more.")
-ingest_flushes = Counter("penstock_ingest_flushes", "Flush transactions by outcome.", ["outcome"])  # committed, retried
+ingest_flushes = Counter(
+    "penstock_ingest_flushes", "Flush transactions by outcome.", ["outcome"]
+)  # committed, retried, held
 ingest_flush_seconds = Histogram("penstock_ingest_flush_seconds", "One flush transaction.", buckets=_SECONDS)
 ingest_flush_bytes = Histogram(
     "penstock_ingest_flush_bytes", "Bytes of records in one flush.", buckets=[4**n for n in range(5, 14)]

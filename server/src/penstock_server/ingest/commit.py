@@ -11,7 +11,7 @@ from penstock_server.model.errors import NotActive, ParamChanged
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import WriterId
 from penstock_server.postgres import changes, metrics, runs, segments, writers
-from penstock_server.postgres.database import Connection, Transaction
+from penstock_server.postgres.database import Connection, Transaction, limit_locks
 from penstock_server.postgres.writers import Advance
 
 
@@ -35,8 +35,10 @@ class Outcome:
     clashes: Sequence[Clash]  # updates of committed parcels that clash with what is recorded
 
 
-async def commit(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
+async def commit(conn: Connection, taken: Sequence[Parcel], lock_seconds: float | None = None) -> Outcome:
     """Commits the parcels. All of them go in but those of writers that lost a race.
+
+    With `lock_seconds` it waits no longer than that for a row that another holds, else as long as the connection says.
 
     A unary parcel with params, tags or a request id is given alone. Raises Refused when a unary one cannot go in;
     OutcomeUnknown when the connection broke during COMMIT; and whatever PostgreSQL says before that.
@@ -44,6 +46,8 @@ async def commit(conn: Connection, taken: Sequence[Parcel]) -> Outcome:
     transaction = conn.transaction()
     await transaction.start()
     try:
+        if lock_seconds is not None:
+            await limit_locks(conn, lock_seconds)
         outcome = await _write(conn, taken)
     except BaseException:
         await _abandon(conn, transaction)

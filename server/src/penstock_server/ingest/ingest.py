@@ -25,14 +25,12 @@ from penstock_server.model.errors import Busy, PenstockError, Retryable, Unavail
 from penstock_server.model.runs import RunId
 from penstock_server.model.streams import GoAway, Hello, Update, WriterId
 from penstock_server.postgres import changes, runs, writers
-from penstock_server.postgres.database import Database
+from penstock_server.postgres.database import LOCK_SECONDS, Database
 
 # While one commits, the next can be written; more would only make each other's flushes smaller.
 _PIPELINES = 2
 # A unary batch that finds the buffer full or the database away waits this long before it is turned away.
 _PATIENCE = 5.0
-# How long one who opens a stream waits for another who holds the writer: its old stream's batch on another replica.
-_OPEN_SECONDS = 3.0
 # How often it is looked whether those who write still may. In mid-stream a flush tells; this is for idle ones.
 _LOOK_SECONDS = 2.0
 # From GoAway to the end of a stream whose writer does not leave by itself.
@@ -73,6 +71,11 @@ class Ingest:
             return "the server is stopping"
         since = [pipeline.failing_since for pipeline in self._pipelines if pipeline.failing_since is not None]
         return f"commits have been failing for {time.monotonic() - min(since):.0f} s" if since else None
+
+    def database_answers(self) -> None:
+        """The database was heard of: commits that wait to be tried again are tried at once."""
+        for pipeline in self._pipelines:
+            pipeline.try_again()
 
     async def drain(self, deadline: float) -> None:
         """Sends the writers away, then commits and acknowledges everything accepted, within `deadline` seconds."""
@@ -118,6 +121,8 @@ class Ingest:
             self.close(before)
             hwm = await self._mark(caller, run, hello)
         # From the last look to here nobody else had a turn.
+        if self._draining:
+            raise _stopping()
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
         self._writers[hello.writer_id] = writer
@@ -126,7 +131,8 @@ class Ingest:
 
     async def _mark(self, caller: Caller, run: RunRef, hello: Hello) -> int:
         """The writer's mark, if it may log here: before that no other stream is touched."""
-        async with self._db.transaction(lock_seconds=_OPEN_SECONDS) as conn:
+        # The writer's old stream may have a batch under way, on another replica.
+        async with self._db.transaction(lock_seconds=LOCK_SECONDS) as conn:
             hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
             changed = await writers.count_refused(conn, hello.writer_id, hello.refused)
             if hello.resume:

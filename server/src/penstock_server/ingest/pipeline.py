@@ -2,12 +2,13 @@
 
 Group commit is adaptive. An idle pipeline commits a lone parcel at once; a busy one finds more in
 the queue each time it comes back, and waits a moment between flushes so that small batches of
-many writers share one transaction.
+many writers share one transaction. A run of which somebody else holds a row is put aside, and the others go on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from dataclasses import replace
 import structlog
 
 from penstock_server import telemetry
+from penstock_server.ingest.aside import LEAST_PATIENCE, Aside
 from penstock_server.ingest.commit import Outcome, OutcomeUnknown, Refused, commit
 from penstock_server.ingest.parcels import Clash, Parcel
 from penstock_server.model.errors import InvalidArgument, Unavailable
@@ -29,6 +31,8 @@ from penstock_server.postgres.sqlstate import Verdict
 _FLUSH_BYTES = 24 << 20
 _LINGER_MAX = 0.02
 _BACKOFF_MAX = 2.0
+# How long a flush waits for a row that another holds. A sound flush holds its own for some milliseconds.
+_PATIENCE = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +49,8 @@ class Pipeline:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._aside = Aside()
+        self._hopeful = asyncio.Event()
         self._conn: Connection | None = None
         self.failing_since: float | None = None
 
@@ -53,6 +59,10 @@ class Pipeline:
         self._queue.append(parcel)
         self._idle.clear()
         self._arrived.set()
+
+    def try_again(self) -> None:
+        """If commits have failed, the next try is now."""
+        self._hopeful.set()
 
     async def empty(self) -> None:
         """Waits until everything that was put is committed or has failed."""
@@ -65,13 +75,15 @@ class Pipeline:
             while True:
                 if not self._queue:
                     self._arrived.clear()
-                    self._idle.set()
-                    await self._arrived.wait()
+                    if not self._aside:
+                        self._idle.set()
+                    await _set_within(self._arrived, self._aside.wait())
                     if flushed_many and time.perf_counter() - flushed < _LINGER_MAX:
                         # Others will follow: let them come along, but not for longer than it pays.
                         await asyncio.sleep(min(_LINGER_MAX, 4 * took))
+                await self._flush_aside()
                 started = time.perf_counter()
-                taken = self._take()
+                taken = self._take(self._queue)
                 await self._flush(taken)
                 flushed = time.perf_counter()
                 flushed_many, took = len(taken) > 1, flushed - started
@@ -79,17 +91,16 @@ class Pipeline:
             if self._conn is not None:
                 self._conn.terminate()
 
-    def _take(self) -> list[Parcel]:
+    def _take(self, queue: deque[Parcel]) -> list[Parcel]:
         """What goes into the next transaction. A unary batch with more than points goes alone: it may be refused."""
         taken: list[Parcel] = []
         size = 0
-        while self._queue and (not taken or size + self._queue[0].size <= _FLUSH_BYTES):
-            alone = self._queue[0].unary and (self._queue[0].updates or self._queue[0].request is not None)
+        while queue and (not taken or size + queue[0].size <= _FLUSH_BYTES):
+            alone = queue[0].unary and (queue[0].updates or queue[0].request is not None)
             if alone and taken:
                 break
-            parcel = self._queue.popleft()
-            if parcel.origin.gone:
-                self._done(parcel)
+            parcel = queue.popleft()
+            if not self._still_wanted([parcel]):
                 continue
             taken.append(parcel)
             size += parcel.size
@@ -97,14 +108,22 @@ class Pipeline:
                 break
         return taken
 
-    async def _flush(self, taken: Sequence[Parcel]) -> None:
+    async def _flush_aside(self) -> None:
+        """Tries one of the runs that were put aside, if it is time."""
+        held = self._aside.take()
+        if held is not None:
+            await self._flush(self._take(held.parcels), held.patience)
+            self._aside.follow(held.parcels)
+
+    async def _flush(self, taken: Sequence[Parcel], patience: float | None = None) -> None:
+        """Commits the parcels, whatever it takes; with `patience`, waits no longer than that for a row."""
         backoff = 0.05
         while taken:
             started = time.perf_counter()
             try:
                 if self._conn is None:
-                    self._conn = await self._db.connect()
-                outcome = await commit(self._conn, taken)
+                    self._conn = await self._db.connect(lock_seconds=_PATIENCE)
+                outcome = await commit(self._conn, taken, patience)
             except Refused as refusal:
                 await self._refuse(taken, refusal.error)
                 return
@@ -119,12 +138,17 @@ class Pipeline:
                 )
                 return
             except Exception as error:  # sqlstate.verdict raises it again when it is not PostgreSQL's
-                telemetry.ingest_flushes.labels("retried").inc()
-                match sqlstate.verdict(error):
+                verdict = sqlstate.verdict(error)
+                telemetry.ingest_flushes.labels("held" if verdict is Verdict.HELD else "retried").inc()
+                match verdict:
+                    case Verdict.HELD:
+                        await self._put_aside(taken, patience)
+                        return
                     case Verdict.RETRY:
                         await self._disconnect()
                         self._report_failing(error, taken)
-                        await asyncio.sleep(backoff * random.uniform(0.5, 1))
+                        self._hopeful.clear()
+                        await _set_within(self._hopeful, backoff * random.uniform(0.5, 1))
                         backoff = min(_BACKOFF_MAX, 2 * backoff)
                         taken = self._still_wanted(taken)
                     case Verdict.REFUSE:
@@ -140,6 +164,21 @@ class Pipeline:
                 telemetry.ingest_flush_bytes.observe(sum(parcel.size for parcel in taken))
                 await self._tell(taken, outcome)
                 return
+        # Nobody waits any more, so nothing is known to fail: who is not ready is sent nothing to find out with.
+        self.failing_since = None
+
+    async def _put_aside(self, taken: Sequence[Parcel], patience: float | None) -> None:
+        """Finds by halves the runs of which another holds a row; the others are committed."""
+        run_ids = sorted({parcel.run.run_id for parcel in taken})
+        if len(run_ids) > 1:
+            first = set(run_ids[: len(run_ids) // 2])
+            for half in (True, False):
+                part = [parcel for parcel in taken if (parcel.run.run_id in first) is half]
+                await self._flush(self._still_wanted(part), LEAST_PATIENCE)
+            return
+        if patience is None or patience <= LEAST_PATIENCE:
+            log.warning("another holds a row of a run; its batches wait", run_id=format_run_id(run_ids[0]))
+        self._aside.put(taken, patience or 0.0)
 
     async def _refuse(self, taken: Sequence[Parcel], error: Exception) -> None:
         """Finds the offender by halves; the others are committed without it."""
@@ -160,10 +199,16 @@ class Pipeline:
             raise error
 
     def _still_wanted(self, taken: Sequence[Parcel]) -> list[Parcel]:
+        """Without those whom nobody waits for any more, and those whose run is aside: they go there too."""
+        wanted: list[Parcel] = []
         for parcel in taken:
             if parcel.origin.gone:
                 self._done(parcel)
-        return [parcel for parcel in taken if not parcel.origin.gone]
+            elif parcel.run.run_id in self._aside:
+                self._aside.follow([parcel])
+            else:
+                wanted.append(parcel)
+        return wanted
 
     async def _tell(self, taken: Sequence[Parcel], outcome: Outcome) -> None:
         clashes: dict[Parcel, list[Clash]] = {}
@@ -203,3 +248,10 @@ class Pipeline:
                 batches=len(taken),
                 run_id=format_run_id(taken[0].run.run_id),
             )
+
+
+async def _set_within(event: asyncio.Event, seconds: float | None) -> None:
+    """Waits for the event, but not longer than that."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -14,7 +14,7 @@ from asyncpg.transaction import Transaction
 from penstock_server.model.errors import FailedPrecondition, Unavailable
 from penstock_server.postgres import sqlstate
 
-__all__ = ["Connection", "Database", "Row", "Transaction", "connect", "translated"]
+__all__ = ["Connection", "Database", "Row", "Transaction", "connect", "limit_locks", "translated"]
 
 OLDEST = 15
 
@@ -25,6 +25,8 @@ _GRACE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
 _ACQUIRE_SECONDS = 10.0
 _READY_SECONDS = 2.0
+# Where waiting for what another holds would keep a connection from those who need it for something else.
+LOCK_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0
 
 _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('server_encoding')"
@@ -80,6 +82,9 @@ class Database:
                 except asyncpg.InternalClientError:
                     conn.terminate()  # it no longer knows its own state; the pool makes another
                     raise
+                except asyncpg.ReadOnlySQLTransactionError:
+                    conn.terminate()  # it may have been made while the database was set to that, and keeps it
+                    raise
 
     @contextlib.asynccontextmanager
     async def transaction(
@@ -93,16 +98,19 @@ class Database:
             isolation = "repeatable_read" if snapshot else "read_committed"
             async with conn.transaction(isolation=isolation, readonly=read_only):
                 if lock_seconds is not None:
-                    await conn.execute(f"SET LOCAL lock_timeout = {round(lock_seconds * 1000)}")
+                    await limit_locks(conn, lock_seconds)
                 yield conn
 
-    async def connect(self, *, statement_seconds: float = STATEMENT_SECONDS) -> Connection:
+    async def connect(
+        self, *, statement_seconds: float = STATEMENT_SECONDS, lock_seconds: float | None = None
+    ) -> Connection:
         """A connection of one's own, out of the pool, which the caller closes. Raises Unavailable, whatever is wrong.
 
-        Its statements raise what asyncpg raises; `sqlstate` says what that means.
+        With `lock_seconds` a statement that waits longer than that for what another holds is given up. Statements raise
+        what asyncpg raises; `sqlstate` says what that means.
         """
         with _passing():
-            return await _connect(self._dsn, statement_seconds)
+            return await _connect(self._dsn, statement_seconds, lock_seconds)
 
     async def ready(self) -> None:
         """Returns when the database answers. Raises Unavailable within a few seconds when it does not.
@@ -144,14 +152,14 @@ async def connect(dsn: str, *, statement_seconds: float | None = STATEMENT_SECON
         raise
 
 
-async def _connect(dsn: str, statement_seconds: float | None) -> Connection:
+async def _connect(dsn: str, statement_seconds: float | None, lock_seconds: float | None = None) -> Connection:
     with translated():
         try:
             conn = await asyncpg.connect(
                 dsn,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=None if statement_seconds is None else statement_seconds + _GRACE_SECONDS,
-                server_settings=_server_settings(statement_seconds),
+                server_settings=_server_settings(statement_seconds, lock_seconds),
             )
         except ValueError as error:
             raise FailedPrecondition(f"cannot connect to PostgreSQL: {error}; correct database_url") from error
@@ -196,11 +204,16 @@ async def _leave(conn: Connection) -> None:
     """Nothing is to be reset: asyncpg has rolled back, and Penstock leaves no other state in a session."""
 
 
-def _server_settings(statement_seconds: float | None) -> dict[str, str]:
-    milliseconds = 0 if statement_seconds is None else round(statement_seconds * 1000)
+async def limit_locks(conn: Connection, seconds: float) -> None:
+    """From here to the end of the transaction, gives up a statement that waits so long for what another holds."""
+    await conn.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
+
+
+def _server_settings(statement_seconds: float | None, lock_seconds: float | None = None) -> dict[str, str]:
     return {
         "application_name": "penstock",
-        "statement_timeout": str(milliseconds),
+        "statement_timeout": str(round(1000 * (statement_seconds or 0))),
+        "lock_timeout": str(round(1000 * (lock_seconds or 0))),
         # A process that was stopped in the middle of a transaction does not hold its locks for ever.
         "idle_in_transaction_session_timeout": "60s",
         # Our statements are short; compiling them takes longer than it saves.

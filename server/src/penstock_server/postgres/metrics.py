@@ -12,7 +12,7 @@ from penstock_server.model.access import WorkspaceId
 from penstock_server.model.errors import NotFound
 from penstock_server.model.metrics import MetricSummary
 from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.postgres.database import Connection, Database
+from penstock_server.postgres.database import LOCK_SECONDS, Connection, Database
 
 _KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
 # Ids are given out under the run's lock, one writer after another. The statement sees the count as the lock
@@ -38,10 +38,11 @@ async def metric_ids(db: Database, run_id: RunId, names: Sequence[str]) -> dict[
     """The ids of these metrics of a run, giving new ones to names it did not have. Raises NotFound."""
     async with db.connection() as conn:
         known: dict[str, int] = dict(await conn.fetch(_KNOWN, run_id, names))
-        if len(known) < len(names):
+    if len(known) < len(names):
+        async with db.transaction(lock_seconds=LOCK_SECONDS) as conn:
             known |= dict(await conn.fetch(_NAME, run_id, names))
-        if len(known) < len(names):
-            known = dict(await conn.fetch(_KNOWN, run_id, names))
+            if len(known) < len(names):
+                known = dict(await conn.fetch(_KNOWN, run_id, names))
     if len(known) < len(names):
         raise NotFound("run", format_run_id(run_id))
     return known

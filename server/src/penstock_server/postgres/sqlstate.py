@@ -16,6 +16,7 @@ class Verdict(enum.Enum):
     """What to do with work that met an error."""
 
     RETRY = "the same again will succeed later"
+    HELD = "another holds a row that it needs, and has not let go of it in time"
     REFUSE = "it is the data's fault"
     FATAL = "it is ours"
 
@@ -32,7 +33,8 @@ _AWAY = (
     "57P",  # shutting down, starting up
 )
 _READ_ONLY = ("25006",)  # a standby, or an operator's hand
-_CONTENDED = ("40", "55P03")  # serialization failure, deadlock; lock not available
+_HELD = "55P03"  # lock not available
+_CONTENDED = ("40", _HELD)  # serialization failure, deadlock
 _DATA = ("22", "23", "54")  # data exceptions, integrity violations, program limits
 
 
@@ -57,6 +59,8 @@ def translate(error: BaseException) -> PenstockError | None:
 
 def verdict(error: BaseException) -> Verdict:
     """What to do with the work that met `error`. Raises it again when it is not the database's."""
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _HELD:
+        return Verdict.HELD
     if isinstance(error, Retryable) or translate(error) is not None:
         return Verdict.RETRY
     if isinstance(error, asyncpg.PostgresError):

@@ -1,0 +1,69 @@
+"""Runs that are put aside: somebody holds a row that they need, and the others of their pipeline do not wait for it.
+
+Who that may be: a replica that was stopped or cut off in the middle of a flush of the same run, until PostgreSQL ends
+its transaction; an operator with a transaction open.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from penstock_server.ingest.parcels import Parcel
+from penstock_server.model.runs import RunId
+
+# How long a flush waits for a row the next time, in seconds, and how long until then. Both double, so that a row that
+# is held again and again is met at last; the others have at least half of the time.
+LEAST_PATIENCE = 0.05
+_MOST_PATIENCE = 1.0
+
+
+@dataclass(slots=True)
+class Held:
+    """One run's parcels in order. Due at a time of the monotonic clock, and then to be flushed with this patience."""
+
+    parcels: deque[Parcel]
+    patience: float
+    due: float
+
+
+class Aside:
+    """What of a pipeline's queue waits by itself, run by run, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._runs: dict[RunId, Held] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, run_id: RunId) -> bool:
+        return run_id in self._runs
+
+    def put(self, taken: Sequence[Parcel], patience: float) -> None:
+        """Puts parcels of one run aside that were flushed with `patience` in vain. None of the run is aside."""
+        patience = min(_MOST_PATIENCE, max(LEAST_PATIENCE, 2 * patience))
+        self._runs[taken[0].run.run_id] = Held(
+            deque(taken), patience, time.monotonic() + patience * random.uniform(1, 1.5)
+        )
+
+    def follow(self, parcels: Iterable[Parcel]) -> None:
+        """Puts parcels behind those of their runs that are aside; where there are none, they are due at once."""
+        for parcel in parcels:
+            held = self._runs.setdefault(parcel.run.run_id, Held(deque(), LEAST_PATIENCE, 0.0))
+            held.parcels.append(parcel)
+
+    def wait(self) -> float | None:
+        """How long until one is due, in seconds; None when there is none."""
+        if not self._runs:
+            return None
+        return max(0.0, min(held.due for held in self._runs.values()) - time.monotonic())
+
+    def take(self) -> Held | None:
+        """One that is due, which is aside no longer."""
+        run_id, held = min(self._runs.items(), key=lambda item: item[1].due, default=(None, None))
+        if run_id is None or held is None or held.due > time.monotonic():
+            return None
+        return self._runs.pop(run_id)
