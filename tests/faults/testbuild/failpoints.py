@@ -88,8 +88,8 @@ class _Failpoints:
     async def _reach(self, point: str, connection: Any = None) -> None:
         if connection is not None:
             self._connections[connection.get_server_pid()] = connection
-        if not self._coming or self._coming[0].point != point:
-            return
+        if not self._coming or self._coming[0].point != point or not self._unacknowledged():
+            return  # a fault while nothing is under way can do no harm, and proves nothing
         self._hits += 1
         if self._hits < self._coming[0].hit:
             return
