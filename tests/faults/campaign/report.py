@@ -1,0 +1,63 @@
+"""The tables of docs/reliability.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from campaign.journal import Latency
+from campaign.stage import Outcome
+
+_BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
+
+
+def line(outcome: Outcome) -> str:
+    """One campaign, in short."""
+    tally = outcome.tally
+    calls = outcome.latency
+    return (
+        f"{outcome.faults.total():,} faults, {tally.points:,} points, {tally.lost} lost, {tally.doubled} doubled, "
+        f"{tally.in_flight} in flight, {tally.refused} refused, {outcome.seconds:.0f} s, longest recovery "
+        f"{max(outcome.recoveries, default=0):.1f} s" + (f", longest call {calls.longest:.2f} ms" if calls else "")
+    )
+
+
+def tables(outcomes: dict[str, Outcome], seed: int, seconds: float) -> str:
+    """As Markdown."""
+    rows = ["| campaign | faults | points | lost | doubled |", "|---|---:|---:|---:|---:|"]
+    faults: Counter[str] = Counter()
+    for name, outcome in outcomes.items():
+        tally = outcome.tally
+        faults += outcome.faults
+        rows.append(f"| {name} | {outcome.faults.total():,} | {tally.points:,} | {tally.lost} | {tally.doubled} |")
+    all_of = [sum(getattr(outcome.tally, what) for outcome in outcomes.values()) for what in _COUNTED]
+    rows.append(f"| **together** | **{faults.total():,}** | **{all_of[0]:,}** | **{all_of[1]}** | **{all_of[2]}** |")
+    rows += ["", "| fault | survived |", "|---|---:|"]
+    rows += [f"| {kind} | {number:,} |" for kind, number in faults.most_common()]
+    rows += [
+        "",
+        "| `run.log` | calls | p50 ms | p99 | p99.99 | longest | over 1 ms |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, outcome in outcomes.items():
+        for what, calls in ((name, outcome.latency), (f"{name}: `write` beside it", outcome.beside)):
+            if calls is not None:
+                rows.append(_latency(what, calls))
+    return "\n".join([f"Seed {seed}, {seconds / 60:.0f} minutes.", "", *rows])
+
+
+_COUNTED = ("points", "lost", "doubled")
+
+
+def _latency(what: str, calls: Latency) -> str:
+    return (
+        f"| {what} | {calls.calls:,} | {calls.p50:.4f} | {calls.p99:.3f} | {calls.p9999:.2f} "
+        f"| {calls.longest:.2f} | {calls.over_1ms:,} |"
+    )
+
+
+def write(file: Path, text: str) -> None:
+    """Puts the tables between their marks."""
+    before, _, rest = file.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    file.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
