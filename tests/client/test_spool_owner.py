@@ -79,10 +79,12 @@ def let_go() -> Iterator[None]:
 
 
 def forked(work) -> int:
-    """The exit code of a child that does it; 99 when it raises."""
+    """The exit code of a child that does it; 99 when it raises. One that hangs is ended by its alarm."""
     pid = os.fork()
     if pid == 0:
         code = 99
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)
         try:
             code = int(work())
         finally:
@@ -230,7 +232,7 @@ def test_a_forked_child_owns_nothing(tmp_path: Path, claim) -> None:
         mine.release()
         return not mine.newest() and not mine.reclaim() and Owner.claim(tmp_path) is None and not orphaned(tmp_path)
 
-    assert forked(child)
+    assert forked(child) == 1
     assert mine.newest()
     assert claim().epoch == "None"
     mine.release()
@@ -358,7 +360,7 @@ def test_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         mine = Owner.claim(tmp_path)
         assert mine
         # Another process, that is: to this one the file is ours.
-        assert forked(lambda: Owner.claim(tmp_path) is None)
+        assert forked(lambda: Owner.claim(tmp_path) is None) == 1
         told = json.loads((tmp_path / "epoch-1").read_text())
         assert told["locked"] is False
         mine.release()

@@ -53,6 +53,10 @@ with penstock.start_run("left behind", "offline", {"lr": 0.1}, {"why": "a test"}
 @pytest.fixture
 def nowhere() -> str:
     """An address at which nobody listens."""
+    return no_address()
+
+
+def no_address() -> str:
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{free.getsockname()[1]}"
@@ -61,10 +65,15 @@ def nowhere() -> str:
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
     yield
-    eventually(lambda: not sync._adopting)
+    while trainers:
+        trainers.pop().kill()
+    eventually(lambda: not sync._adopting, DEADLINE)
     for handler in list(logging.getLogger("penstock").handlers):
         if isinstance(handler, logging.NullHandler):
             logging.getLogger("penstock").removeHandler(handler)
+
+
+trainers: list[Trainer] = []
 
 
 class Trainer:
@@ -75,6 +84,7 @@ class Trainer:
             [sys.executable, "-c", TRAINER, url, mode], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout
+        trainers.append(self)
         self.lines = self.process.stdout
         self.run_id = self.lines.readline().strip()
 
@@ -84,6 +94,8 @@ class Trainer:
 
     def kill(self) -> int:
         """The last step that it is known to have logged."""
+        if self.lines.closed:
+            return 0
         self.process.kill()
         told = self.lines.read().split()
         self.process.wait()
@@ -150,10 +162,10 @@ def test_killed_while_it_streams(server: ServerProcess, client: penstock.Client,
 def test_two_at_once_send_it_once(
     server: ServerProcess, client: penstock.Client, nowhere: str, spool_root: Path
 ) -> None:
-    trainers = [Trainer(nowhere) for _ in range(3)]
-    for trainer in trainers:
+    killed = [Trainer(nowhere) for _ in range(3)]
+    for trainer in killed:
         trainer.until(2000)
-    last = {trainer.run_id: trainer.kill() for trainer in trainers}
+    last = {trainer.run_id: trainer.kill() for trainer in killed}
     command = [sys.executable, "-m", "penstock.cli", "sync", "--url", server.grpc_address]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [each.communicate(timeout=DEADLINE) for each in both]
@@ -270,7 +282,7 @@ def test_list(server: ServerProcess, nowhere: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"run {sent}: sent, 42 records\n"
     assert main(["sync", "--list"]) == 0
     left = offline(nowhere, 50)
-    trainer = Trainer(nowhere)
+    trainer = Trainer(no_address())  # it would take over what is left for its server
     trainer.until(100)
     capsys.readouterr()
     assert main(["sync", "--list"]) == 1
@@ -401,24 +413,31 @@ def test_each_owner_has_an_epoch(nowhere: str, spool_root: Path) -> None:
 
 
 def test_a_run_that_starts_sends_what_others_left(
-    server: ServerProcess, client: penstock.Client, nowhere: str, caplog: pytest.LogCaptureFixture
+    server: ServerProcess,
+    client: penstock.Client,
+    nowhere: str,
+    spool_root: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    trainer = Trainer(server.grpc_address)
-    trainer.until(1000)
-    last = trainer.kill()
+    killed = [Trainer(server.grpc_address) for _ in range(2)]
+    for trainer in killed:
+        trainer.until(1000)
+    last = {trainer.run_id: trainer.kill() for trainer in killed}
     elsewhere = offline(nowhere)
-    root = places.root()
-    address = parse_address(server.grpc_address)
-    with caplog.at_level(logging.INFO, "penstock"):
-        sync.adopt_in_background(root, address)
-        sync.adopt_in_background(root, address)
+    with (
+        caplog.at_level(logging.INFO, "penstock"),
+        penstock.start_run("left behind", "next", url=server.grpc_address) as run,
+    ):
+        run.log({"loss": 1.0})
         eventually(lambda: not sync._adopting, DEADLINE)
-    steps = steps_of(client, trainer.run_id)
-    assert len(steps) > last
-    assert steps == list(range(len(steps)))
-    assert list(places.orphans(root)) == [spool_of(root, elsewhere)]  # it is for another server
+    for run_id, step in last.items():
+        steps = steps_of(client, run_id)
+        assert len(steps) > step
+        assert steps == list(range(len(steps)))
+    assert list(places.orphans(spool_root)) == [spool_of(spool_root, elsewhere)]  # it is for another server
     (record,) = caplog.records
-    assert f"of run(s) {trainer.run_id}" in record.getMessage()
+    assert "sent what 2 earlier process(es) had left here" in record.getMessage()
+    assert all(run_id in record.getMessage() for run_id in last)
 
 
 def test_what_another_machine_left_is_not_adopted(nowhere: str, spool_root: Path) -> None:
