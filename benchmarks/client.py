@@ -6,8 +6,10 @@ python -m benchmarks.client [--points 20000000]
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import penstock
@@ -34,7 +36,7 @@ def cost(url: str, values: dict[str, float], calls: int) -> list[float]:
 
 def flood(url: str, points: int) -> float:
     """Points a second, of frames of 100, from the first call until `finish` returns: all are committed then."""
-    run = penstock.start_run(experiment="benchmark", url=url, buffer_bytes=1 << 30)
+    run = penstock.start_run(experiment="benchmark", url=url)
     started = clock()
     for step in range(points // 100):
         run.log(HUNDRED, step=step)
@@ -43,10 +45,15 @@ def flood(url: str, points: int) -> float:
 
 
 def child(*args: object) -> list[float]:
-    """Runs a part of this program in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.client", *map(str, args)], stdout=subprocess.PIPE, text=True, check=True
-    )
+    """Runs a part of this program in a process of its own, with a spool of its own."""
+    with tempfile.TemporaryDirectory() as spool:
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.client", *map(str, args)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            env=os.environ | {"PENSTOCK_SPOOL_DIR": spool},
+        )
     return [float(word) for word in done.stdout.split()]
 
 

@@ -26,7 +26,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("Starting a server with a PostgreSQL of its own …", flush=True)
     with server() as url:
-        os.environ["PENSTOCK_URL"] = url  # as a user would export it
+        os.environ["PENSTOCK_URL"] = url  # as a user would export them
+        os.environ["PENSTOCK_SPOOL_DIR"] = str(DATA / "spool")
         print("Training on scikit-learn's digits; every batch is recorded …\n", flush=True)
         began = time.monotonic()
         digits.main()
