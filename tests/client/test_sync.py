@@ -352,6 +352,14 @@ def test_a_directory_that_is_told(server: ServerProcess, nowhere: str, tmp_path:
     assert cli("--dir", os.environ["PENSTOCK_SPOOL_DIR"], "--url", server.grpc_address)[0] == 0
 
 
+def test_no_address(nowhere: str) -> None:
+    run_id = offline(nowhere)
+    code, out, err = cli("--url", "nobody:here:1")
+    assert (code, out) == (1, "")
+    assert "is no address of a server" in err
+    assert run_id not in err
+
+
 def test_what_was_sent_long_ago_is_swept(server: ServerProcess, nowhere: str, spool_root: Path) -> None:
     directory = spool_of(spool_root, offline(nowhere))
     assert cli("--url", server.grpc_address)[0] == 0

@@ -31,7 +31,9 @@ _LOOK = 0.1  # seconds between looks at how far a sender has come
 _LEAVE = 5.0  # seconds for it to end
 _HEAD_BYTES = 2 << 20  # a head has all params and tags that a run began with
 _BRIEF = 1.0  # seconds for a server that has not taken the spool before
-_HURRIED = Pace(backoff_most=2.0, absent_timeout=float("inf"))  # who waits for it is told otherwise
+# That no server is there is told in the outcome, and of the run that adopts.
+_HURRIED = Pace(backoff_most=2.0, absent_timeout=float("inf"))
+_PATIENT = Pace(absent_timeout=float("inf"))
 
 # Of a run's id: how many of its records are committed, and how many there are.
 Telling = Callable[[str, int, int], None]
@@ -72,6 +74,8 @@ def send(
 ) -> Outcome | None:
     """Send a spool. None: somebody alive owns it, or it is sent, or gone. Whatever else is wrong is in the outcome.
 
+    Raises ValueError for a `url` that is none.
+
     Args:
         directory: the spool's.
         url: another server than the one that it was meant for.
@@ -82,6 +86,8 @@ def send(
         ended: give up when it is set.
         pace: of the stream.
     """
+    if url is not None:
+        parse_address(url, workspace)
     try:
         claimed = Owner.claim(directory, force=force)
     except FileNotFoundError:
@@ -215,7 +221,7 @@ def _adopt(root: Path, address: Address) -> None:
                 return
             last = owner.holder(directory)
             if last is not None and last.here and _address_of(directory) == address:
-                outcome = send(directory, ended=_ended, pace=Pace())
+                outcome = send(directory, ended=_ended, pace=_PATIENT)
                 if outcome is not None and not _ended.is_set():
                     outcomes.append(outcome)
         places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())

@@ -91,7 +91,8 @@ def found(root: Path) -> list[Path]:
 
 def orphans(root: Path) -> Iterator[Path]:
     """Spools that are not sent and that nobody alive owns, the oldest first. Raises OSError at the start."""
-    for _, directory in sorted((begun, each) for each in found(root) if (begun := _begun(each)) is not None):
+    unsent = [each for each in found(root) if not is_sent(each)]
+    for _, directory in sorted((begun, each) for each in unsent if (begun := _begun(each)) is not None):
         with suppress(OSError):  # swept away meanwhile, or not for us to read
             if not is_sent(directory) and owner.orphaned(directory):
                 yield directory
