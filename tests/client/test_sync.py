@@ -460,20 +460,46 @@ def test_what_another_machine_left_is_not_adopted(nowhere: str, spool_root: Path
         assert main(["sync"]) == 0  # but a person may send it
 
 
-def test_adopting_keeps_no_process_from_ending(nowhere: str, spool_root: Path) -> None:
-    directory = spool_of(spool_root, offline(nowhere))
-    script = """
-import sys, time
+ADOPTER = """
+import os, sys, time
 from penstock import sync
 from penstock.address import parse_address
 from penstock.spool import owner, places
 sync.adopt_in_background(places.root(), parse_address(sys.argv[1]))
-while owner.orphaned(next(iter(places.found(places.root())))):
+(spool,) = places.found(places.root())
+while owner.orphaned(spool) or (len(sys.argv) > 3 and not os.path.exists(sys.argv[3])):
     time.sleep(0.01)
+if sys.argv[2] == "forks":
+    child = os.fork()
+    if child == 0:
+        assert not sync._adopting and not owner.orphaned(spool)
+        sync.adopt_in_background(places.root(), parse_address(sys.argv[1]))
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert sync._adopting and not owner.orphaned(spool)
 """
-    done = subprocess.run([sys.executable, "-c", script, nowhere], timeout=DEADLINE, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", ["ends", "forks"])
+@pytest.mark.parametrize("stalled", [False, True], ids=["absent", "stalled"])
+def test_adopting_keeps_no_process_from_ending(
+    how: str, stalled: bool, nowhere: str, spool_root: Path, tmp_path: Path
+) -> None:
+    ended = threading.Event()
+    met = tmp_path / "met"
+
+    def silent(stream: Stream) -> Says:
+        yield stream.welcome()
+        met.touch()
+        ended.wait(DEADLINE)
+
+    with Peer(silent) as peer:
+        url = peer.url if stalled else nowhere
+        directory = spool_of(spool_root, offline(url))
+        args = [sys.executable, "-c", ADOPTER, url, how, *([str(met)] if stalled else [])]
+        done = subprocess.run(args, timeout=DEADLINE, capture_output=True, text=True)
+        ended.set()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(places.orphans(spool_root)) == [directory]
 
 
