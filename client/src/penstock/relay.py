@@ -101,6 +101,7 @@ def main() -> None:
         answers.flush()
     except BrokenPipeError:
         os._exit(1)  # whoever had something to say is gone; nobody wants what is still in the pipe's buffer
+    os._exit(0)  # gRPC's thread may still read: at its end, the interpreter waits for stdin's lock, or aborts
 
 
 def _write(pipe: IO[bytes], message: bytes) -> None:
