@@ -27,7 +27,7 @@ def main() -> None:
     print("Starting a server with a PostgreSQL of its own …", flush=True)
     with server() as url:
         os.environ["PENSTOCK_URL"] = url  # as a user would export them
-        os.environ["PENSTOCK_SPOOL_DIR"] = str(DATA / "spool")
+        os.environ["PENSTOCK_SPOOL_DIR"] = str((DATA / "spool").resolve())
         print("Training on scikit-learn's digits; every batch is recorded …\n", flush=True)
         began = time.monotonic()
         digits.main()

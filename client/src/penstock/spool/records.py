@@ -15,6 +15,7 @@ import struct
 import sys
 import zlib
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.address import Address
@@ -26,10 +27,12 @@ VERSION = 1
 
 HEAD, SHAPE, FRAME, PARAM, TAG, FINISH = 1, 2, 3, 4, 5, 6
 NUMBERED = frozenset((FRAME, PARAM, TAG))
+# The first four bytes of a frame, as one number: that is packed quicker.
+FRAME_MARK = int.from_bytes(MAGIC + bytes((FRAME, VERSION)), "little")
 
 PREFIX = struct.Struct("<2sBBIQ")
 # A frame: its shape's number, its step, its time; then the values, as doubles.
-FRAME_PREFIX = struct.Struct("<2sBBIQIqq")
+FRAME_PREFIX = struct.Struct("<IIQIqq")
 CHECK = struct.Struct("<I")
 _NUMBER = struct.Struct("<I")
 
@@ -117,12 +120,14 @@ def unpack_finish(payload: bytes) -> metrics_pb2.Finish:
     return metrics_pb2.Finish.FromString(payload)
 
 
-def little(values: array[float]) -> bytes:
-    """Doubles as they stand in a record."""
-    if sys.byteorder == "big":
-        values = values[:]
-        values.byteswap()
+def _swapped(values: array[float]) -> bytes:
+    values = values[:]
+    values.byteswap()
     return values.tobytes()
+
+
+# Doubles as they stand in a record.
+little: Callable[[array[float]], bytes] = array.tobytes if sys.byteorder == "little" else _swapped
 
 
 def whole(data: bytes, at: int) -> int:

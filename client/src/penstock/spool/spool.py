@@ -23,7 +23,7 @@ from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
 from penstock.spool import records
-from penstock.spool.records import CHECK, FRAME, FRAME_BYTES, FRAME_PREFIX, MAGIC, VERSION, Head, little
+from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, Head, little
 from penstock.spool.segments import Segment, create, write, write_error
 from penstock.v1 import metrics_pb2
 
@@ -115,6 +115,7 @@ class Spool:
         self.trouble = ""  # why the disk does not take records, while it does not
         self.place: Path | None = None
         self.segments: tuple[Segment, ...] = ()  # replaced, never changed
+        self._most = self.limits.disk
         self._lock = threading.RLock()
         self._make_place = make_place
         self.wake: Callable[[], None] = _nobody
@@ -134,13 +135,11 @@ class Spool:
                 step = self.next_step
             width = len(values)
             length = FRAME_BYTES + 8 * width
-            body = _pack_frame(MAGIC, FRAME, VERSION, length, self.count + 1, shape.number, step, time_ms) + little(
-                values
-            )
+            body = _pack_frame(FRAME_MARK, length, self.count + 1, shape.number, step, time_ms) + little(values)
             record = body + _pack_check(_crc32(body))
             segment = shape.segment
             # This is nearly always so, and all of it is here, because a call costs more than what it does.
-            if segment is self._plain and segment is not None and self.disk_bytes + length <= self.limits.disk:
+            if segment is self._plain and segment is not None and self.disk_bytes + length <= self._most:
                 try:
                     whole = write(segment.fd, record, length) == length
                 except BaseException:
