@@ -49,6 +49,9 @@ _ROOM = 4 << 30
 @pytest.fixture(autouse=True)
 def spool_root(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the runs of a test, and of the processes that it starts, keep what they log."""
+    for name in os.environ:
+        if name.startswith("PENSTOCK_"):
+            monkeypatch.delenv(name)
     root = tmp_path_factory.mktemp("spool")
     monkeypatch.setenv("PENSTOCK_SPOOL_DIR", str(root))
     return root

@@ -27,7 +27,7 @@ def run(peer: Peer | str, script: str, *, code: int = 0, before: str = "") -> st
     url = peer if isinstance(peer, str) else peer.url
     command = [sys.executable, "-c", before + PREAMBLE + textwrap.dedent(script), url]
     # Not what other tests in this process have set by importing Penstock.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "PENSTOCK_"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=env)
     assert done.returncode == code, done.stderr
     return done.stderr

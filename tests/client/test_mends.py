@@ -181,7 +181,7 @@ def test_a_server_that_was_there_is_not_called_missing(caplog: pytest.LogCapture
 def run_script(peer: Peer | str, script: str) -> str:
     """Runs it to its end. Returns what it wrote to stderr."""
     url = peer if isinstance(peer, str) else peer.url
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("GRPC_", "PENSTOCK_"))}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
     command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(script), url]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=env).stderr
 
