@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import importlib
 import os
@@ -80,7 +81,7 @@ def _finish_all() -> None:
     runs = [run for run in list(_open.values()) if run._sender.started]
     left = [run for run in runs if not run._spool.closed or run._sender.state.over]
     for run in left:
-        run._begin_finish(RunStatus.FAILED if _failing() and not run._child else None)
+        run._begin_finish(None if run._child else status_of(_uncaught()))
     begun = time.monotonic()
     try:
         for run in left:
@@ -93,9 +94,22 @@ def _finish_all() -> None:
             run._stop()
 
 
-def _failing() -> bool:
-    """Whether the interpreter ends because of an uncaught exception."""
-    return getattr(sys, "last_value", None) is not None and not hasattr(sys, "ps1")
+def status_of(error: BaseException | None) -> RunStatus | None:
+    """The status of a run that an error has ended; None for a normal end."""
+    match error:
+        case None:
+            return None
+        case SystemExit(code=code) if code in (None, 0):
+            return None
+        case KeyboardInterrupt() | GeneratorExit() | asyncio.CancelledError():
+            return RunStatus.KILLED
+        case _:
+            return RunStatus.FAILED
+
+
+def _uncaught() -> BaseException | None:
+    """The exception that ends the interpreter."""
+    return None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
 
 
 def _in_child() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -19,7 +18,7 @@ from typing import Any, Self
 from penstock import forks
 from penstock.address import Address
 from penstock.batches import Update
-from penstock.exits import close_at_exit, forget
+from penstock.exits import close_at_exit, forget, status_of
 from penstock.frames import Problem, as_step, as_time_ms, flattened, shown, sort_out, texts
 from penstock.origin import rank
 from penstock.progress import wait_settled
@@ -196,7 +195,7 @@ class ActiveRun:
                     _current.reset(entered)
         finally:
             # A forked child that fails in the `with` it was born into does not end its parent's run.
-            self.finish(None if self._child else _status_of(error), self._finish_timeout)
+            self.finish(None if self._child else status_of(error), self._finish_timeout)
 
     def __repr__(self) -> str:
         return f"<penstock run {self.id} {self.state}>"
@@ -367,16 +366,3 @@ class ActiveRun:
         keeper.watch(self._spool)
         close_at_exit(self)
         self._sender.start()
-
-
-def _status_of(error: BaseException | None) -> RunStatus | None:
-    """The status of a run whose `with` ended so; None for a normal end."""
-    match error:
-        case None:
-            return None
-        case SystemExit(code=code) if code in (None, 0):
-            return None
-        case KeyboardInterrupt() | GeneratorExit() | asyncio.CancelledError():
-            return RunStatus.KILLED
-        case _:
-            return RunStatus.FAILED
