@@ -25,6 +25,7 @@ REJECTED = 10  # records that the server refused
 STOP = 11  # set by the campaign: come to an end
 FINISHING = 12  # ns that finish took
 STATE = 13  # 1: the writer is parked
+FREE = 14  # two more, for programs of other kinds
 _WORDS = 16
 BUCKETS = 256
 _BYTES = 8 * (_WORDS + BUCKETS)

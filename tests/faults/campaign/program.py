@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign import networks_fail, servers_fall
+from campaign import disks_fail, networks_fail, servers_fall, writers_fall
 from campaign.ground import Ground
 from campaign.stage import Outcome, Size, Stage
 
@@ -52,6 +52,38 @@ CAMPAIGNS = {
         Size(8),
         Size(120, writers=8),
     ),
+    "writer-killed": Campaign("SIGKILL of writers", writers_fall.killed, Size(6), Size(150, writers=8)),
+    "writer-ended": Campaign("every way a process can end", writers_fall.ended, Size(4), Size(40)),
+    "writer-taken-over": Campaign(
+        "zombie senders: SIGSTOP, sync --take-over, SIGCONT", writers_fall.taken_over, Size(2), Size(30)
+    ),
+    "server-absent": Campaign("no server from start to end, then sync", writers_fall.server_absent, Size(4), Size(40)),
+    "many-ranks": Campaign(
+        "64 ranks in one run", writers_fall.many_ranks, Size(1, writers=8), Size(4, writers=64, rate=20)
+    ),
+    "poisoned": Campaign("records that can never be stored", writers_fall.poisoned, Size(10), Size(100)),
+    "clocks-jump": Campaign("clocks that jump by years", writers_fall.clocks, Size(10), Size(100)),
+    "run-deleted": Campaign("runs deleted in mid-stream", writers_fall.deleted, Size(2), Size(20)),
+    "crowded": Campaign(
+        "forks among threads and signals",
+        writers_fall.crowded,
+        Size(20, writers=1, width=10),
+        Size(1_000, writers=2, width=10),
+    ),
+    "disk-full": Campaign(
+        "a full disk under the spool",
+        disks_fail.full,
+        Size(1, writers=2, width=500, rate=500),
+        Size(10, width=500, rate=300),
+    ),
+    "spool-full": Campaign(
+        "a spool at its limit",
+        disks_fail.bounded,
+        Size(1, writers=2, width=500, rate=500),
+        Size(10, width=500, rate=300),
+    ),
+    "spool-removed": Campaign("spools removed", disks_fail.removed, Size(2), Size(20)),
+    "spool-absent": Campaign("no directory for spools", disks_fail.absent, Size(3), Size(20)),
 }
 
 

@@ -17,7 +17,7 @@ from campaign import count
 from campaign import journal as words
 from campaign.count import Tally
 from campaign.ground import Ground
-from campaign.journal import Latency, latency
+from campaign.journal import Journal, Latency, latency
 from campaign.proxy import Proxy
 from campaign.troupe import Life, Troupe, environment
 from campaign.writer import Part
@@ -86,6 +86,7 @@ class Stage:
         self.strikes: list[Strike] = []
         self.recoveries: list[float] = []
         self.measures = True  # whether the time that calls took says something of Penstock
+        self.beside: list[tuple[Part, Journal]] = []  # what logged in the writers' processes, beside them
         self._began = time.monotonic()
         self._closing = closing
         closing.callback(self.troupe.close)
@@ -171,15 +172,18 @@ class Stage:
         return done.stdout
 
     def finish(self) -> None:
-        """All writers come to their end with everything committed."""
+        """All writers come to their end with everything committed, and say so unless something was refused."""
         self.troupe.finish()
         for life in self.troupe.current:
             if life.part.end == "finish":
-                assert life.journal.words[words.ENDED] == 1, f"finish did not say so: {life.journal}\n{life.said}"
+                state = life.journal.words
+                said = 2 if state[words.REFUSED] or state[words.REJECTED] else 1
+                assert state[words.ENDED] == said, f"finish did not say so: {life.journal}\n{life.said}"
+                assert not state[words.UNACKED], f"finish has left something: {life.journal}\n{life.said}"
 
     def outcome(self) -> Outcome:
         """Counts. Raises AssertionError for whatever is not as it has to be."""
-        lives = [(life.part, life.journal) for life in self.troupe.lives]
+        lives = [(life.part, life.journal) for life in self.troupe.lives] + self.beside
         tally = self.ground.run(count.count(self.dsn, lives))
         problems = list(tally.problems)
         problems += [
@@ -203,7 +207,7 @@ class Stage:
         return Outcome(
             Counter(strike.kind for strike in self.strikes),
             tally,
-            latency([life.journal for life in self.troupe.lives]) if self.measures else None,
+            latency([journal for _, journal in lives]) if self.measures else None,
             latency([life.journal for life in self.troupe.others]) if self.measures and self.troupe.others else None,
             self.recoveries,
             [

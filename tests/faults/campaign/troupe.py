@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from campaign import journal as words
 from campaign.journal import Journal
@@ -117,11 +118,11 @@ class Troupe:
             self._current[part.writer] = life
         return life
 
-    def again(self, life: Life) -> Life:
+    def again(self, life: Life, **given: Any) -> Life:
         """The next life of a writer that has ended: it goes on with the step after the last."""
         begun, per_step = life.journal.words[words.BEGUN], life.part.per_step
         first = (begun + per_step - 1) // per_step * per_step
-        return self.begin(replace(life.part, life=life.part.life + 1, first=first))
+        return self.begin(replace(life.part, life=life.part.life + 1, first=first, **given))
 
     @property
     def current(self) -> list[Life]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -42,6 +43,8 @@ class Part:
     timeout: float = 120.0  # that finish waits
     spool_bytes: int = 0  # 0: as by default
     buffer_bytes: int = 0
+    file_bytes: int = 0  # no file may be longer; 0: as long as they like
+    mode: str = "online"
     clock: int = 0  # a seed: the wall clock jumps by up to ten years, either way, every hundredth call
     rank: int = 0
     ranks: int = 0
@@ -65,6 +68,8 @@ def main() -> None:
     os.environ["PENSTOCK_SPOOL_DIR"] = part.spool
     if part.clock:
         _let_the_clock_jump(random.Random(part.clock))
+    if part.file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (part.file_bytes, part.file_bytes))  # Python ignores the signal
     if part.end == "sigterm":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     _log(part, journal)
@@ -83,7 +88,7 @@ def _log(part: Part, journal: Journal) -> None:
         given["buffer_bytes"] = part.buffer_bytes
     started = time.perf_counter_ns()
     run = penstock.start_run(
-        experiment="faults", run_id=part.run_id, url=part.url, finish_timeout=part.timeout, **given
+        experiment="faults", run_id=part.run_id, url=part.url, mode=part.mode, finish_timeout=part.timeout, **given
     )
     state, names = journal.words, values.names(part.width)
     state[words.STARTED] = time.perf_counter_ns() - started
