@@ -276,6 +276,16 @@ def test_killed_says_nothing_of_a_run_that_goes_on(
     assert client.get_run(trainer.run_id).status is penstock.RunStatus.KILLED
 
 
+def test_killed_leaves_a_run_whose_writers_said_their_end(server: ServerProcess, client: penstock.Client) -> None:
+    """It waits for somebody who goes on with it."""
+    run = penstock.start_run("left behind", url=server.grpc_address)
+    run.log({"loss": 1.0})
+    assert run.finish("RUNNING")
+    code, out, _ = cli("--killed")
+    assert (code, out) == (0, "")
+    assert client.get_run(run.id).status is penstock.RunStatus.RUNNING
+
+
 def test_list(server: ServerProcess, nowhere: str, capsys: pytest.CaptureFixture[str]) -> None:
     sent = offline(nowhere, 40)
     assert main(["sync", "--url", server.grpc_address]) == 0
