@@ -31,7 +31,7 @@ from penstock_server.ingest.ingest import Ingest
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
-from penstock_server.postgres.embedded import Embedded
+from penstock_server.postgres.embedded import Embedded, to_the_end
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
 from penstock_server.rpc.runs import RunService
@@ -127,10 +127,10 @@ async def embedded(settings: Settings) -> AsyncIterator[tuple[Embedded, list[str
     """The embedded database, running and migrated, and what was applied. Stopped at the end."""
     database = Embedded(settings.data_dir / "postgres")
     try:
-        await _to_the_end(database.start)
+        await to_the_end(database.start)
         yield database, await migrations.migrate(database.dsn)
     finally:
-        await _to_the_end(database.stop)
+        await to_the_end(database.stop)
 
 
 async def _work(
@@ -231,13 +231,3 @@ async def _check_patiently(dsn: str) -> None:
                 raise
             log.warning("the database does not answer yet", error=str(error.__cause__ or error))
             await asyncio.sleep(2)
-
-
-async def _to_the_end(work: Callable[[], None]) -> None:
-    """Does blocking work in a thread. When cancelled, ends after it: a database half started could not be stopped."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await doing
-        raise

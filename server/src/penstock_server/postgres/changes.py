@@ -90,12 +90,16 @@ class Listener:
 
     async def run(self) -> None:
         """Listens, until it is cancelled."""
+        failing = False
         while True:
             try:
                 await self._listen()
+                failing = False
                 log.info("the connection that listens for changes was lost; it is made again")
             except Retryable as error:
-                log.warning("listening for changes failed and is tried again", error=str(error.__cause__ or error))
+                if not failing:  # told once, however long it takes
+                    log.warning("listening for changes failed and is tried again", error=str(error.__cause__ or error))
+                failing = True
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # only so that replicas take turns
 
     async def _listen(self) -> None:

@@ -23,6 +23,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -55,6 +56,7 @@ _INCLUDE = "include_if_exists = 'penstock.conf'"
 _START_SECONDS = 600
 _STOP_SECONDS = 60
 _WATCH_SECONDS = 0.5
+_LONGEST_PAUSE = 8.0
 _SOCKET = ".s.PGSQL.5432"
 _LONGEST_SOCKET_PATH = 100
 
@@ -94,7 +96,7 @@ class Embedded:
     def start(self) -> None:
         """Makes the database where there is none; starts it, or adopts it running. Raises EmbeddedError."""
         self._make()
-        (self._pgdata / "penstock.conf").write_text(self._settings)
+        self._configure()
         if self.accepts():
             self._run("pg_isready", "-h", str(self._sockets), "-p", "5432", "-t", str(_START_SECONDS))
             self._pid = _first_number(self._pgdata / "postmaster.pid")
@@ -112,16 +114,31 @@ class Embedded:
         self._pid = None
 
     async def watch(self) -> None:
-        """Starts it again whenever it is gone. Ends by EmbeddedError when that fails."""
+        """Starts it again whenever it is gone, however often it takes: a full disk has room again some day."""
+        pause = _WATCH_SECONDS
         while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            if not (self._alive() and (self._sockets / _SOCKET).exists()):
-                log.error("PostgreSQL is gone, starting it again", log=str(self._log))
-                await asyncio.to_thread(self._restart)
+            await asyncio.sleep(pause)
+            if self._alive() and (self._sockets / _SOCKET).exists():
+                pause = _WATCH_SECONDS
+                continue
+            log.error("PostgreSQL is gone, starting it again", log=str(self._log))
+            try:
+                await to_the_end(self._restart)
+            except (EmbeddedError, OSError) as error:
+                pause = min(_LONGEST_PAUSE, 2 * pause)
+                log.error("PostgreSQL cannot be started and is tried again", error=str(error), again_in=pause)  # noqa: TRY400
 
     def _restart(self) -> None:
         self.stop()  # it may be alive and have lost its socket
+        if not (self._pgdata / "PG_VERSION").exists():
+            raise EmbeddedError(f"{self._pgdata} is gone; an empty one in its place would look as if all were well")
         self.start()
+
+    def _configure(self) -> None:
+        file = self._pgdata / "penstock.conf"
+        # On a full disk, writing would leave it empty, and PostgreSQL would listen elsewhere.
+        if not file.exists() or file.read_text() != self._settings:
+            file.write_text(self._settings)
 
     @property
     def _sockets(self) -> Path:
@@ -204,6 +221,16 @@ class Embedded:
             said = output.read().decode(errors="replace").strip()
         if done.returncode != 0:
             raise EmbeddedError(f"{program} failed ({done.returncode}): {said}")
+
+
+async def to_the_end(work: Callable[[], None]) -> None:
+    """Does blocking work in a thread. When cancelled, ends after it: a database half started could not be stopped."""
+    doing = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await doing
+        raise
 
 
 def binaries() -> Path:
