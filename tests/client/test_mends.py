@@ -316,7 +316,7 @@ def test_what_a_relay_leaves_unsaid_is_a_break(cut: bytes, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("said", [b"", b"\x01\x00", b"\x05\x00\x00\x00ab"], ids=["nothing", "header", "message"])
 def test_a_relay_whose_reader_is_gone_ends_without_a_word(said: bytes) -> None:
-    told = map(json.dumps, (sys.path, asdict(parse_address("127.0.0.1:9")), "/x/y", 5))
+    told = map(json.dumps, (sys.path, asdict(parse_address("127.0.0.1:9")), "/x/y", 5, os.getpid()))
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as gone:

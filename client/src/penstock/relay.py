@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import IO, Self
@@ -24,6 +25,7 @@ from penstock.transport import Broken, DirectStream, Metadata
 
 _LENGTH = struct.Struct("<I")
 _END = 0xFFFF_FFFF  # instead of a length: how it ended follows, as JSON
+_LOOK = 1.0  # seconds
 
 # The path is that of this process, so that the relay finds the same penstock whatever has been done to it there.
 _COMMAND = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from penstock.relay import main; main()"
@@ -33,7 +35,7 @@ class RelayedStream:
     """The side of who has something to say."""
 
     def __init__(self, address: Address, path: str, requests: Iterable[bytes], timeout: float | None = None) -> None:
-        told = ([each for each in sys.path if isinstance(each, str)], asdict(address), path, timeout)
+        told = ([each for each in sys.path if isinstance(each, str)], asdict(address), path, timeout, os.getpid())
         self._process = subprocess.Popen(  # noqa: S603  this very interpreter
             [sys.executable, "-c", _COMMAND, *map(json.dumps, told)],
             stdin=subprocess.PIPE,
@@ -41,7 +43,12 @@ class RelayedStream:
             start_new_session=True,  # Ctrl-C is not for the relay: what was logged is still to be delivered
         )
         self._feeder = threading.Thread(target=self._feed, args=(requests,), name="to penstock's relay", daemon=True)
-        self._feeder.start()
+        try:
+            self._feeder.start()
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            self._process.kill()
+            self._process.communicate()
+            raise
 
     def _feed(self, requests: Iterable[bytes]) -> None:
         assert self._process.stdin is not None
@@ -87,7 +94,8 @@ class RelayedStream:
 
 def main() -> None:
     """The relay's side: carries one stream, then ends."""
-    address, path, timeout = map(json.loads, sys.argv[2:])
+    address, path, timeout, parent = map(json.loads, sys.argv[2:])
+    threading.Thread(target=_outlive_nobody, args=(parent,), daemon=True).start()
     answers = sys.stdout.buffer
     ended: tuple[str, str, Metadata] = (grpc.StatusCode.OK.name, "", ())
     try:
@@ -102,6 +110,13 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(1)  # whoever had something to say is gone; nobody wants what is still in the pipe's buffer
     os._exit(0)  # gRPC's thread may still read: at its end, the interpreter waits for stdin's lock, or aborts
+
+
+def _outlive_nobody(parent: int) -> None:
+    """End with whoever has something to say: while a server is silent, nothing is read, and no pipe tells it."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def _write(pipe: IO[bytes], message: bytes) -> None:

@@ -39,6 +39,7 @@ _REJECTIONS_KEPT = 1_000
 
 _HURRIED = 1.0  # seconds between streams, at most, while somebody waits for the end
 _FENCES = 3  # times that we take a spool back, with no welcome between
+_NO_MORE_THREADS = "at interpreter shutdown"  # so Python puts it; before 3.12.2 that is at once when the script ends
 _COMPLAINTS = 5  # streams that the server has called wrong, with nothing acknowledged between, until we believe it
 
 # As answers to Hello these say that the run cannot be logged to, however often we ask.
@@ -212,6 +213,10 @@ class Sender:
             try:
                 delay = self._stream()
             except Exception as error:  # noqa: BLE001  a bug of ours must not end the logging of a run
+                if _NO_MORE_THREADS in str(error):  # and none without threads; what there is stays in the spool
+                    self.trouble = str(error)
+                    self.settled.set()
+                    return
                 _log.exception("run %s: the sender failed; it goes on in a moment", self._run_id)
                 self.trouble = f"{type(error).__name__}: {error}"
                 delay = self._backoff()
