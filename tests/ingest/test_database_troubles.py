@@ -15,9 +15,11 @@ import psutil
 import pytest
 from frames import CALLER, Sender, expected, hello, logs, make_run, plain_sql, working
 
+from penstock_server.core.metrics import Metrics
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.model.changes import RunRef
-from penstock_server.model.errors import PenstockError
+from penstock_server.model.errors import PenstockError, Unavailable
+from penstock_server.model.metrics import Point
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.embedded import Embedded
@@ -104,6 +106,24 @@ async def test_a_database_that_is_read_only_for_a_while(
         await writing.done()  # connections that were made meanwhile are read-only for ever: none of them is kept
         assert ingest.problem is None
     await exact(db, run)
+
+
+async def test_who_waits_for_nothing_is_not_called_failing(
+    dsn: str, db: Database, administrator: asyncpg.Connection
+) -> None:
+    """Single batches are given up. A server that is not ready gets no more of them, and must come back by itself."""
+    name, run = name_of(dsn), await make_run(db)
+    async with working(db, BUDGET) as ingest:
+        metrics = Metrics(db, ingest)
+        await metrics.log_batch(CALLER, run.run_id, [Point("loss", 1.0, 0, 5)], {}, {})
+        await administrator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await administrator.execute(CUT, name)
+        with pytest.raises(Unavailable):
+            await metrics.log_batch(CALLER, run.run_id, [Point("loss", 2.0, 1, 5)], {}, {})
+        await administrator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        async with asyncio.timeout(30):
+            while ingest.problem is not None:
+                await asyncio.sleep(0.02)
 
 
 async def test_a_database_that_is_out_of_connections(

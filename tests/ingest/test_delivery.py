@@ -13,10 +13,12 @@ import pytest
 from frames import CALLER, Log, Sender, expected, hello, logs, make_run, plain_sql, told, working
 
 from penstock_server.core.metrics import Metrics
+from penstock_server.ingest import ingest as ingest_module
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.ingest.writer import Writer
 from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import (
+    Busy,
     Fenced,
     InvalidArgument,
     NotActive,
@@ -458,3 +460,14 @@ async def test_many_opens_of_one_writer_at_once(db: Database) -> None:
                 await stream.put(Sender(seq=stream.hwm + 1).batch(logs(stream.hwm, 9 - stream.hwm)))
                 await stream.reached(9)
     await holds(db, run, logs(0, 9))
+
+
+async def test_streams_are_bounded(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_module, "_STREAMS_LIMIT", 3)
+    run = await make_run(db)
+    async with working(db) as ingest:
+        streams = [await ingest.open(CALLER, run, hello(run)) for _ in range(3)]
+        with pytest.raises(Busy, match="3 streams open"):
+            await ingest.open(CALLER, run, hello(run))
+        ingest.close(streams[0])
+        await ingest.open(CALLER, run, hello(run))

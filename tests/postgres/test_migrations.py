@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
+import uuid
 from pathlib import Path
 
 import pytest
@@ -124,3 +126,31 @@ async def test_the_default_workspace_and_experiment_are_there(db: Database) -> N
             "SELECT e.id, e.name, w.name FROM experiments e JOIN workspaces w ON w.id = e.workspace_id"
         )
     assert tuple(row) == (0, "Default", "default")
+
+
+async def test_what_writers_refused_before_is_on_their_runs(empty_dsn: str, tmp_path: Path) -> None:
+    """0002 on a database of the release before, whose servers go on writing to it."""
+    shutil.copy(migrations.DIRECTORY / "0001_tracking.sql", tmp_path)
+    await migrations.migrate(empty_dsn, tmp_path)
+    run_id, quiet = uuid.uuid4(), uuid.uuid4()
+    add_run = (
+        "INSERT INTO runs (id, workspace_id, experiment_id, name, status, start_ms, created_ms, updated_ms) "
+        "VALUES ($1, 1, 0, 'old', 1, 0, 0, 0)"
+    )
+    add_writer = (
+        "INSERT INTO writers (id, run_id, workspace_id, principal, epoch, created_ms, refused) "
+        "VALUES ($1, $2, 1, 'x', 1, 0, $3)"
+    )
+    conn = await connect(empty_dsn)
+    try:
+        await conn.executemany(add_run, [(run_id,), (quiet,)])
+        await conn.executemany(add_writer, [(uuid.uuid4(), run_id, refused) for refused in (3, 0, 4)])
+        assert await migrations.migrate(empty_dsn) == [each.name for each in migrations.known()][1:]
+        await conn.execute(add_run, uuid.uuid4())
+        await conn.execute(add_writer, uuid.uuid4(), quiet, 0)
+        rows = await conn.fetch(
+            "SELECT id, refused_records, lost_records FROM runs WHERE id = ANY($1)", [run_id, quiet]
+        )
+        assert {tuple(row) for row in rows} == {(run_id, 7, 0), (quiet, 0, 0)}
+    finally:
+        await conn.close()

@@ -33,6 +33,8 @@ _PIPELINES = 2
 _PATIENCE = 5.0
 # How often it is looked whether those who write still may. In mid-stream a flush tells; this is for idle ones.
 _LOOK_SECONDS = 2.0
+# Open streams of one process: each takes some 60 KB, and a job has 10,000 ranks at most.
+_STREAMS_LIMIT = 20_000
 # From GoAway to the end of a stream whose writer does not leave by itself.
 _GRACE = 2.0
 
@@ -105,9 +107,11 @@ class Ingest:
         self._compactor.run_ended(run_id)
 
     async def open(self, caller: Caller, run: RunRef, hello: Hello) -> Writer:
-        """Opens a writer's stream at its committed mark. Raises Fenced, InvalidArgument, Unavailable."""
+        """Opens a writer's stream at its committed mark. Raises Busy, Fenced, InvalidArgument, Unavailable."""
         if self._draining:
             raise _stopping()
+        if len(self._writers) >= _STREAMS_LIMIT:
+            raise Busy(f"this server has {_STREAMS_LIMIT} streams open and takes no more at the moment", 5.0)
         hwm = await self._mark(caller, run, hello)
         while (before := self._writers.get(hello.writer_id)) is not None:
             # The writer has come back before its old stream was settled: what that has under way is let finish,
