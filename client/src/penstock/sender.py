@@ -230,10 +230,11 @@ class Sender:
         opened = time.monotonic()
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._news = news
+        create = self.spool.head.create_run  # empty where a damaged spool does not tell
         hello = metrics_pb2.Hello(
             protocol=_PROTOCOL,
             run_id=self._run_id,
-            create_run=self.spool.head.create_run,
+            create_run=create if create.ByteSize() else None,
             writer_id=self.spool.head.writer_id,
             epoch=self._home.epoch,
             last_acked=self.outbox.acked - self.spool.head.base,

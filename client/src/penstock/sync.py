@@ -49,7 +49,7 @@ class Outcome:
     records: int  # that are committed
     values: int  # about so many, in all of its records
     left: int  # records that are not committed
-    lost: int  # that were written and cannot be read; the server counts them
+    lost: int  # that were written, cannot be read, and were not there already; the server counts them
     rejected: int  # that the server refused for good
     ended: bool  # whether its writer came to an end of its own
     done: bool  # the server has all that can be had of it
@@ -294,8 +294,8 @@ def _outcome(directory: Path, spool: Stored, sender: Sender, where: Address) -> 
         problems.append(_trouble(sender, where))
     if rejected:
         problems.append(f"the server refused {rejected} record(s): {sender.rejected[-1].reason}")
-    if spool.lost:
-        problems.append(f"{spool.lost} record(s) are damaged and lost")
+    if outbox.lost:
+        problems.append(f"{outbox.lost} record(s) are damaged and lost")
     return Outcome(
         directory=directory,
         run_id=spool.head.run_id,
@@ -303,7 +303,7 @@ def _outcome(directory: Path, spool: Stored, sender: Sender, where: Address) -> 
         records=outbox.acked,
         values=spool.values,
         left=outbox.unacked,
-        lost=spool.lost,
+        lost=outbox.lost,
         rejected=rejected,
         ended=spool.finish is not None,
         done=done,

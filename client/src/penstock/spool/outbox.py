@@ -25,7 +25,7 @@ class Source(Protocol):
         """Records after `position` that were there and cannot be read."""
 
     def acknowledged(self, acked: int) -> None:
-        """The records to `acked` are committed."""
+        """The records to `acked` are committed; fewer than before where the server has forgotten some."""
 
 
 class Outbox:
@@ -35,9 +35,10 @@ class Outbox:
         self.acked = 0
         self._source = source
         self._batch_bytes = batch_bytes
-        self._reader = Reader(lambda: source.segments, batch_bytes, live=source.live)
+        self._reader = Reader(lambda: source.segments, batch_bytes)
         self._taken = 0.0
         self._acked_values = 0
+        self._lost: dict[int, int] = {}  # from which record on, how many
         # An old stream may still be looking for its next message when a new one begins.
         self._lock = threading.RLock()
 
@@ -64,7 +65,10 @@ class Outbox:
                 self._reader.seek(after)
             batch = self._reader.read()
             self._taken = time.monotonic()
-            return batch or self._source.rest(after)
+            batch = batch or self._source.rest(after)
+            if batch is not None and batch.lost:
+                self._lost[batch.first_seq] = batch.lost
+            return batch
 
     def acknowledge(self, hwm: int) -> None:
         """The records to `hwm` are committed. A mark that was told before is nothing new."""
@@ -81,7 +85,8 @@ class Outbox:
         """The server has forgotten what it acknowledged after `hwm`."""
         with self._lock:
             self.acked = hwm
-            self._acked_values = 0
+            self._acked_values = self._reader.values_to(hwm)
+            self._source.acknowledged(hwm)
 
     # For whoever asks.
 
@@ -94,6 +99,11 @@ class Outbox:
     def last_seq(self) -> int:
         """The number of the last record."""
         return self._source.count
+
+    @property
+    def lost(self) -> int:
+        """How many records could not be sent, because nothing is left of them."""
+        return sum(self._lost.values())
 
     @property
     def unacked(self) -> int:

@@ -129,8 +129,8 @@ def mark_sent(directory: Path, acked: int) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         try:
+            # Not to the disk at once: a spool that loses its mark is sent again, and nothing of it is stored twice.
             os.write(descriptor, json.dumps({"acked": acked, "at": time.time()}).encode())
-            os.fsync(descriptor)
         except OSError as error:
             if error.errno not in _NO_ROOM:  # being there says enough, and makes room
                 raise
@@ -140,7 +140,6 @@ def mark_sent(directory: Path, acked: int) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-    _sync(directory)
 
 
 def is_sent(directory: Path) -> bool:
@@ -301,14 +300,3 @@ def _empty(gone: Path) -> None:
                 with suppress(OSError):
                     (gone / name).unlink()
         gone.rmdir()
-
-
-def _sync(directory: Path) -> None:
-    """See to it that the names in it outlive a loss of power."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
