@@ -35,8 +35,8 @@ def mark_apart() -> None:
         rows = await conn.fetch("SELECT id, hwm, epoch FROM writers WHERE id = ANY($1)", list(marks))
         return {row["id"] for row in rows if marks[row["id"]] == (row["hwm"], row["epoch"])}
 
-    async def commit_(conn: Any, taken: Any) -> Any:
-        outcome = await commit(conn, taken)
+    async def commit_(conn: Any, taken: Any, *given: Any) -> Any:
+        outcome = await commit(conn, taken, *given)
         await advance(conn, later.pop(conn, ()))
         return outcome
 
@@ -59,12 +59,12 @@ def hasty_ack() -> None:
 
     commit = pipeline.commit
 
-    async def commit_(conn: Any, taken: Any) -> Any:
+    async def commit_(conn: Any, taken: Any, *given: Any) -> Any:
         for parcel in taken:
             parcel.origin.committed(parcel, ())
             parcel.origin._wake()
         await asyncio.sleep(0.1)  # as long as it takes to be sent
-        return await commit(conn, taken)
+        return await commit(conn, taken, *given)
 
     pipeline.commit = commit_
 
