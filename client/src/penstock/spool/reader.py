@@ -1,7 +1,8 @@
 """From the bytes of segments to batches: consecutive records, in the order of their numbers, whole ones only.
 
 What is damaged is passed over to the next whole record, whose number tells how many are lost. Those travel as a
-batch, too: the writer's mark has to move past them, and somebody should know.
+batch, too: the writer's mark has to move past them, and somebody should know. Where files overlap, because one was
+copied twice, each record is taken once.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from penstock.batches import ENVELOPE_BYTES, FRAME_BYTES, VALUE_BYTES, Batch, Names, Update, names_bytes, update_bytes
+from penstock.batches import ENVELOPE_BYTES, FRAME_BYTES, Batch, Names, Update, names_bytes, update_bytes
 from penstock.spool import records
 from penstock.spool.records import CHECK, FRAME, FRAME_PREFIX, LEAST, MAGIC, MOST, NUMBERED, PREFIX, VERSION, Head
 from penstock.spool.segments import Segment
@@ -66,7 +68,7 @@ class _Filling:
     def __init__(self) -> None:
         self.place: _Place | None = None
         self.names: list[Names] = []
-        self.table: dict[int, tuple[int, int]] = {}  # of a shape's number: its index here, the length of its records
+        self.table: dict[int, int] = {}  # of a shape's number: its index here
         self.shapes = array("I")
         self.steps = array("q")
         self.times_ms = array("q")
@@ -76,9 +78,9 @@ class _Filling:
 
 
 class Reader:
-    """Reads what `segments` gives, and goes on as it grows; `live` while somebody appends to it."""
+    """Reads what `segments` gives, and goes on as it grows."""
 
-    def __init__(self, segments: Callable[[], tuple[Segment, ...]], batch_bytes: int, *, live: bool) -> None:
+    def __init__(self, segments: Callable[[], tuple[Segment, ...]], batch_bytes: int) -> None:
         self.position = 0  # the number of the last record that has been read, or is lost
         self.values = 0  # in the records to there
         self.full = False  # the last batch ended because it was long enough
@@ -87,13 +89,11 @@ class Reader:
         self.finish: metrics_pb2.Finish | None = None
         self._segments = segments
         self._batch_bytes = batch_bytes
-        self._live = live
         self._segment: Segment | None = None
         self._at = 0
         self._data = b""
         self._data_at = 0
         self._wanted_after = 0  # what comes before has been read once
-        self._damaged = False  # the next record's number tells how many are lost
         self._owed = 0  # so many are lost next
         self._doubted: tuple[int, float] | None = None
         self._places: deque[_Place] = deque()
@@ -103,13 +103,18 @@ class Reader:
     def forget(self, acked: int) -> None:
         """Nobody goes back to before record `acked`, most probably."""
         while len(self._places) > 1 and self._places[1].before <= acked:
-            self._places.popleft()
+            gone = self._places.popleft().segment
+            if gone is not self._places[0].segment:
+                gone.shapes.clear()
 
     def values_to(self, acked: int) -> int:
         """How many values are in batches that are wholly within the records to `acked`; as far as it is remembered."""
         if acked >= self.position:
             return self.values
-        return next((place.values for place in self._places if place.before <= acked), 0)
+        at = self._place_of(acked)
+        if at >= 0:
+            return self._places[at].values
+        return next((each.values_before for each in reversed(self._segments()) if each.first_seq <= acked + 1), 0)
 
     def since(self, acked: int) -> float | None:
         """When (`time.monotonic()`) the first batch after `acked` was read; None when none was."""
@@ -121,11 +126,10 @@ class Reader:
     def seek(self, after: int) -> None:
         """Go on with the record after number `after`."""
         self._wanted_after = after
-        self._damaged = False
         self._owed = 0
         self._doubted = None
         segments = self._segments()
-        at = bisect_right(self._places, after, key=lambda place: place.before) - 1
+        at = self._place_of(after)
         place = self._places[at] if at >= 0 else None
         if place is not None and place.segment in segments and (place.segment.shapes or not place.at):
             while len(self._places) > at:
@@ -133,15 +137,20 @@ class Reader:
             self._go(place.segment, place.at, place.before, place.values)
             return
         self._places.clear()
-        earlier = [segment for segment in segments if segment.first_seq <= after + 1]
-        if earlier:
-            self._go(earlier[-1], 0, earlier[-1].first_seq - 1, 0)
+        begin = max((segment.first_seq for segment in segments if segment.first_seq <= after + 1), default=0)
+        if begin:  # of several the first: it may be the whole one
+            segment = next(segment for segment in segments if segment.first_seq == begin)
+            self._go(segment, 0, begin - 1, segment.values_before)
         elif segments:
-            self._go(segments[0], 0, after, 0)
+            self._go(segments[0], 0, after, segments[0].values_before)
             self._owed = segments[0].first_seq - 1 - after
         else:
             self._segment = None
             self.position = after
+
+    def _place_of(self, after: int) -> int:
+        """Which of the remembered batches has record `after` before it, or in it; -1: none."""
+        return bisect_right(self._places, after, key=lambda place: place.before) - 1
 
     def _go(self, segment: Segment, at: int, position: int, values: int) -> None:
         self._segment, self._at, self.position, self.values = segment, at, position, values
@@ -176,8 +185,7 @@ class Reader:
             case _Stop.LOST:
                 return False
             case _Stop.TURN:
-                if self._live:
-                    time.sleep(_MOMENT)
+                time.sleep(_MOMENT)
                 return True
             case _Stop.MORE:
                 return self._load() or (filling.place is None and self._end() and not self._owed)
@@ -215,6 +223,7 @@ class Reader:
         end = len(data)
         at = self._at - self._data_at if data else 0
         table = filling.table
+        wanted_after = self._wanted_after
         turn = 0
         try:
             while end - at >= LEAST:
@@ -227,44 +236,46 @@ class Reader:
                 if _unpack_check(data, stop - 4)[0] != _crc32(view[at : stop - 4]):
                     return _Stop.BAD
                 if kind in NUMBERED:
-                    if self._damaged:
-                        self._damaged = False
-                        self._owed = max(0, seq - 1 - self.position)
-                        if self._owed:
-                            return _Stop.LOST
-                    if kind == FRAME:
+                    position = self.position
+                    # It may be less: a signal handler that logged while the record was made came first.
+                    if seq > position + 1:
+                        self._owed = seq - 1 - position
+                        return _Stop.LOST
+                    if position < wanted_after:
+                        if kind == FRAME:
+                            self.values += (length - records.FRAME_BYTES) >> 3
+                    elif kind == FRAME:
                         *_, number, step, time_ms = _unpack_frame(data, at)
                         known = table.get(number)
                         if known is None:
                             names = segment.shapes.get(number)
-                            if names is None or length != records.FRAME_BYTES + VALUE_BYTES * len(names):
-                                if filling.place is None:  # its names are lost, and so is it
+                            if names is None:  # they are lost, and so is it
+                                if filling.place is None:
                                     self._owed = 1
                                     at = stop
                                 return _Stop.LOST
-                            known = table[number] = len(filling.names), length
+                            known = table[number] = len(filling.names)
                             filling.names.append(names)
                             filling.weight += names_bytes(names)
-                        if filling.updates or filling.weight > self._batch_bytes:
-                            return _Stop.FULL
-                        if self.position >= self._wanted_after:
-                            if filling.place is None:
-                                filling.place = self._place(at)
-                            filling.shapes.append(known[0])
-                            filling.steps.append(step)
-                            filling.times_ms.append(time_ms)
-                            filling.values.frombytes(view[at + _FRAME_AT : stop - 4])
-                            filling.weight += FRAME_BYTES - records.FRAME_BYTES + length
-                        self.values += (length - records.FRAME_BYTES) >> 3
-                    elif self.position >= self._wanted_after:
-                        if filling.shapes or filling.weight > self._batch_bytes:
-                            return _Stop.FULL
                         if filling.place is None:
                             filling.place = self._place(at)
+                        elif filling.updates or filling.weight > self._batch_bytes:
+                            return _Stop.FULL
+                        filling.shapes.append(known)
+                        filling.steps.append(step)
+                        filling.times_ms.append(time_ms)
+                        filling.values.frombytes(view[at + _FRAME_AT : stop - 4])
+                        filling.weight += FRAME_BYTES - records.FRAME_BYTES + length
+                        self.values += (length - records.FRAME_BYTES) >> 3
+                    else:
+                        if filling.place is None:
+                            filling.place = self._place(at)
+                        elif filling.shapes or filling.weight > self._batch_bytes:
+                            return _Stop.FULL
                         update = records.unpack_update(kind, data[at + PREFIX.size : stop - 4])
                         filling.updates.append(update)
                         filling.weight += update_bytes(update)
-                    self.position += 1
+                    self.position = position + 1
                 else:
                     self._take_note(segment, kind, data[at + PREFIX.size : stop - 4])
                 at = stop
@@ -281,14 +292,15 @@ class Reader:
         return _Place(self._segment, self._data_at + at, self.position, self.values, time.monotonic())
 
     def _take_note(self, segment: Segment, kind: int, payload: bytes) -> None:
-        """Of a record that has no number."""
-        if kind == records.SHAPE:
-            number, names = records.unpack_shape(payload)
-            segment.shapes[number] = names
-        elif kind == records.HEAD:
-            self.head = Head.unpack(payload)
-        elif kind == records.FINISH:
-            self.finish = records.unpack_finish(payload)
+        """Of a record that has no number. One that cannot be understood is as one that is damaged."""
+        with suppress(ValueError):
+            if kind == records.SHAPE:
+                number, names = records.unpack_shape(payload)
+                segment.shapes[number] = names
+            elif kind == records.HEAD:
+                self.head = Head.unpack(payload)
+            elif kind == records.FINISH:
+                self.finish = records.unpack_finish(payload)
 
     def _load(self) -> bool:
         """More of the segment's bytes. False: there are none now."""
@@ -322,13 +334,15 @@ class Reader:
             if now - self._doubted[1] < _PATIENCE:
                 self._data = b""
                 return False
-        rest = segment.read(self._at, max(segment.look() - self._at, 0))
         self._data = b""
-        found = records.next_whole(rest, 1)
+        length = _READ_BYTES
+        rest = segment.read(self._at, length)
+        while (found := records.next_whole(rest, 1)) < 0 and len(rest) == length:
+            length *= 4
+            rest = segment.read(self._at, length)
         if found < 0:
             self.torn = _claimed(rest)
             return ended and self._follow()
-        self._damaged = True
         self._at += found
         return True
 
@@ -337,22 +351,26 @@ class Reader:
         segments = self._segments()
         segment = self._segment
         if segment is None:
-            following = segments[:1]
+            candidates = segments[:1]
         elif not segment.ended:
             return False
         elif segment in segments:
             at = segments.index(segment) + 1
-            following = segments[at : at + 1]
+            candidates = segments[at : at + 1]
         else:
-            following = tuple(each for each in segments if each.first_seq > self.position)[:1]
-        if not following:
+            candidates = tuple(each for each in segments if each.first_seq > self.position)[:1]
+        if not candidates:
             return False
         if segment is not None and len(segment.shapes) > _MANY_SHAPES:
             segment.shapes.clear()  # who comes back reads it from its beginning
-        self._damaged = False
         self.torn = 0
-        self._owed = max(0, following[0].first_seq - 1 - self.position)
-        self._go(following[0], 0, self.position, self.values)
+        following, before = candidates[0], candidates[0].first_seq - 1
+        if not following.values_before:
+            overlapped = segment if before < self.position else None
+            following.values_before = overlapped.values_before if overlapped else self.values
+        self._owed = max(0, before - self.position)
+        self._wanted_after = max(self._wanted_after, self.position)
+        self._go(following, 0, min(self.position, before), following.values_before)
         return True
 
 

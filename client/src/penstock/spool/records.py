@@ -3,8 +3,8 @@
     magic 2 | kind 1 | version 1 | length u32 | seq u64 | … what the kind has … | crc32 u32
 
 All numbers are little-endian. `length` is of the whole record, and the checksum is of all before it: zlib's CRC-32,
-because the standard library has it. Frames, params and tags are numbered; `seq` is their number, and that of the
-next numbered record in the others.
+because the standard library has it. So much is so in every version. Frames, params and tags are numbered; `seq` is
+their number, and that of the next numbered record in the others.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import zlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
 
 from penstock.address import Address
 from penstock.batches import Names, Update
@@ -72,13 +74,16 @@ class Head:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Head:
-        """Raises ValueError, KeyError or TypeError for what is none."""
+        """Raises ValueError for what is none."""
         told = json.loads(payload)
-        create_run = runs_pb2.CreateRunRequest.FromString(base64.b64decode(told["create_run"]))
-        attributes = metrics_pb2.WriterAttributes.FromString(base64.b64decode(told["attributes"]))
-        address = Address(told["target"], told["tls"], told["workspace"])
-        writer_id = bytes.fromhex(told["writer_id"])
-        return cls(told["run_id"], writer_id, address, create_run, attributes, told["base"])
+        try:
+            create_run = runs_pb2.CreateRunRequest.FromString(base64.b64decode(told["create_run"]))
+            attributes = metrics_pb2.WriterAttributes.FromString(base64.b64decode(told["attributes"]))
+            address = Address(told["target"], told["tls"], told["workspace"])
+            writer_id = bytes.fromhex(told["writer_id"])
+            return cls(told["run_id"], writer_id, address, create_run, attributes, told["base"])
+        except (KeyError, TypeError, DecodeError) as error:
+            raise ValueError(f"no head of a spool: {error}") from error
 
 
 def pack(kind: int, seq: int, payload: bytes) -> bytes:
@@ -116,8 +121,11 @@ def pack_finish(seq: int, finish: metrics_pb2.Finish) -> bytes:
 
 
 def unpack_finish(payload: bytes) -> metrics_pb2.Finish:
-    """What the writer had to say at its end."""
-    return metrics_pb2.Finish.FromString(payload)
+    """What the writer had to say at its end. Raises ValueError."""
+    try:
+        return metrics_pb2.Finish.FromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"no end of a spool: {error}") from error
 
 
 def _swapped(values: array[float]) -> bytes:
@@ -130,12 +138,12 @@ def _swapped(values: array[float]) -> bytes:
 little: Callable[[array[float]], bytes] = array.tobytes if sys.byteorder == "little" else _swapped
 
 
-def whole(data: bytes, at: int) -> int:
+def whole(data: bytes, at: int, of_version: int = VERSION) -> int:
     """The length of the record at `at`; 0 when there is none that is whole and sound."""
     if len(data) - at < LEAST:
         return 0
-    magic, _, version, length, _ = PREFIX.unpack_from(data, at)
-    if magic != MAGIC or version != VERSION or not LEAST <= length <= min(MOST, len(data) - at):
+    magic, _, found, length, _ = PREFIX.unpack_from(data, at)
+    if magic != MAGIC or found != of_version or not LEAST <= length <= min(MOST, len(data) - at):
         return 0
     end = at + length - CHECK.size
     sound = CHECK.unpack_from(data, end)[0] == zlib.crc32(memoryview(data)[at:end])
@@ -146,13 +154,18 @@ def claimed(data: bytes, at: int) -> int:
     """The length that the record at `at` says it has, sound or not; 0 when no record can begin there."""
     if len(data) - at < PREFIX.size:
         return 0
-    magic, _, version, length, _ = PREFIX.unpack_from(data, at)
-    return length if magic == MAGIC and version == VERSION and LEAST <= length <= MOST else 0
+    magic, _, found, length, _ = PREFIX.unpack_from(data, at)
+    return length if magic == MAGIC and found == VERSION and LEAST <= length <= MOST else 0
 
 
 def kind(data: bytes, at: int) -> int:
     """The kind of the record at `at`."""
     return data[at + len(MAGIC)]
+
+
+def version(data: bytes, at: int) -> int:
+    """The version of the record at `at`; 0 when there is none."""
+    return data[at + len(MAGIC) + 1] if len(data) - at >= LEAST else 0
 
 
 def next_whole(data: bytes, at: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,11 +17,17 @@ from pathlib import Path
 from penstock.batches import Names
 
 SUFFIX = ".log"
+_NAME = re.compile(r"[0-9]{8,}" + re.escape(SUFFIX))
+_COPY_BYTES = 128 << 10  # written while nobody else runs
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
 def _plain_write(fd: int, data: bytes, length: int) -> int:
-    return os.write(fd, data)
+    try:
+        return os.write(fd, data)
+    except OSError as error:
+        ctypes.set_errno(error.errno or errno.EIO)
+        return -1
 
 
 def _write_at_once() -> Callable[[int, bytes, int], int]:
@@ -53,6 +60,7 @@ class Segment:
 
     def __init__(self, first_seq: int, path: Path | None = None, fd: int = -1) -> None:
         self.first_seq = first_seq
+        self.values_before = 0  # in the records before it
         self.path = path
         self.size = 0
         self.ended = False  # nothing is appended any more
@@ -71,6 +79,12 @@ class Segment:
             return False
         self.size += len(data)
         return True
+
+    def take(self, other: Segment) -> None:
+        """Append what the other has more than is here. Raises OSError."""
+        while data := other.read(self.size, _COPY_BYTES):
+            if not self.append(data):
+                raise write_error()
 
     def read(self, at: int, length: int) -> bytes:
         """What is there from `at` on, at most `length` bytes. Raises OSError."""
@@ -93,26 +107,39 @@ class Segment:
 
     def moved(self, path: Path, fd: int) -> None:
         """The same bytes are in this file from here on."""
-        before, self.fd = self.fd, fd
+        if self.fd < 0:
+            self.fd = fd
+        else:  # under the same number: somebody may be about to read by it
+            os.dup2(fd, self.fd, inheritable=False)
+            os.close(fd)
         self.path, self.memory = path, None
         self._synced = 0
-        if before >= 0:
-            os.close(before)
 
     def look(self) -> int:
         """How many bytes are there. Raises OSError."""
+        if self._gone:
+            return 0
         return len(self.memory) if self.memory is not None else os.fstat(self._opened()).st_size
 
     @property
     def unlinked(self) -> bool:
         """Whether somebody has removed its file, which lives on for us alone."""
-        return self.memory is None and self.fd >= 0 and os.fstat(self.fd).st_nlink == 0
+        try:
+            return self.memory is None and self.fd >= 0 and os.fstat(self.fd).st_nlink == 0
+        except OSError:
+            if not self._gone:
+                raise
+            return False
 
     def sync(self) -> None:
         """See to it that it outlives a loss of power. Raises OSError."""
         size = self.size
         if self.memory is None and self._synced != size:
-            getattr(os, "fdatasync", os.fsync)(self.fd)
+            try:
+                getattr(os, "fdatasync", os.fsync)(self.fd)
+            except OSError:
+                if not self._gone:
+                    raise
             self._synced = size
 
     def close(self) -> None:
@@ -126,6 +153,8 @@ class Segment:
         """It is needed no more; its reader finds it empty."""
         self._gone = True
         self.close()
+        if self.memory is not None:
+            self.memory = bytearray()  # shapes that were defined here last may hold on to it
         if self.path is not None:
             with suppress(OSError):  # what cannot be removed now, the sweep removes with its directory
                 self.path.unlink()
@@ -138,5 +167,7 @@ def create(directory: Path, ordinal: int) -> tuple[Path, int]:
 
 
 def stored(directory: Path) -> list[Path]:
-    """The files of a spool's segments, in their order. Raises OSError."""
-    return sorted(directory.glob(f"*{SUFFIX}"))
+    """The files of a spool's segments, in the order in which they were made. Raises OSError."""
+    with os.scandir(directory) as entries:
+        names = [each.name for each in entries if _NAME.fullmatch(each.name) and each.is_file(follow_symlinks=False)]
+    return [directory / name for name in sorted(names, key=lambda name: (len(name), name))]

@@ -5,7 +5,9 @@ a loss of power, too, a second later. No call waits for a network here, and none
 that fails, records go on in memory, as the same bytes, until the disk takes them or memory has no room.
 
 A lock lets a segment end while nobody writes to it. Records are numbered by their place. A signal handler may
-log, or raise, anywhere in here: the lock is reentrant, and who is thrown out looks what had been written.
+log, or raise, anywhere in here: the lock is reentrant, and who is thrown out looks what had been written. Python
+runs handlers after calls, so what belongs together is done without a call between: a look at what is the last
+segment and the writing to it; the counting of what was written; the adding of a segment.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
 from penstock.spool import records
-from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, Head, little
+from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, NUMBERED, Head, little
 from penstock.spool.segments import Segment, create, write, write_error
 from penstock.v1 import metrics_pb2
 
@@ -117,6 +119,7 @@ class Spool:
         self.segments: tuple[Segment, ...] = ()  # replaced, never changed
         self._most = self.limits.disk
         self._lock = threading.RLock()
+        self._keeping = threading.RLock()  # taken before the other; a handler may end the run meanwhile
         self._make_place = make_place
         self.wake: Callable[[], None] = _nobody
         self._durable = durable
@@ -125,6 +128,8 @@ class Spool:
         self._shapes_bytes = 0
         self._last: Segment | None = None
         self._plain: Segment | None = None  # the same, where appending to it takes but a `write`
+        self._uncounted = False  # what was written last may be
+        self._recounted = 0  # records that were counted for those that wrote them
 
     # For the threads that log.
 
@@ -140,15 +145,17 @@ class Spool:
             segment = shape.segment
             # This is nearly always so, and all of it is here, because a call costs more than what it does.
             if segment is self._plain and segment is not None and self.disk_bytes + length <= self._most:
+                counted = self._recounted
                 try:
                     whole = write(segment.fd, record, length) == length
                 except BaseException:
-                    self._recount(segment, length)
+                    self._recount()
                     raise
                 if whole:
-                    segment.size += length
-                    self.disk_bytes += length
-                    self.count += 1
+                    if counted == self._recounted:
+                        segment.size += length
+                        self.disk_bytes += length
+                        self.count += 1
                 else:
                     self._go_to_memory(write_error())
                     whole = self._put(record, shape)
@@ -190,8 +197,7 @@ class Spool:
         """Take no more records. `finish` is what the writer has to say at its end: the first counts."""
         with self._lock:
             if finish is not None and not self.closed:
-                if self._last is None:
-                    self._begin()
+                self._recount()
                 finish.last_seq = self.count
                 self._last_word(records.pack_finish(self.count + 1, finish))
             self.closed = True
@@ -207,6 +213,7 @@ class Spool:
         with self._lock:
             self.head = replace(self.head, writer_id=writer_id, base=base)
             if self._last is not None:
+                self._recount()
                 self._last_word(self.head.pack(self.count + 1))
 
     def _tell(self) -> None:
@@ -218,58 +225,81 @@ class Spool:
 
     def _put(self, record: bytes, shape: Shape | None) -> bool:
         """Into the file, or else into memory. False: there is no room, or it is closed."""
-        if self.closed:
-            return False
-        segment = self._last or self._begin()
-        if segment.memory is None:
-            if self.disk_bytes + len(record) > self.limits.disk:
+        length = len(record)
+        while not self.closed:
+            segment = self._last
+            if segment is None:
+                self._begin()
+            elif segment.memory is not None and segment.size > self.limits.memory_segment_bytes:
+                self._begin_memory()
+            elif not self._has_room(segment, length):
                 return False
-            try:
-                if (shape is None or shape.segment is segment or self._define(segment, shape)) and segment.append(
-                    record
-                ):
-                    self.disk_bytes += len(record)
-                    self.count += 1
-                    if self._durable:
-                        self._sync(segment)
-                    return True
-            except BaseException:
-                self._recount(segment, len(record))
-                raise
-            segment = self._go_to_memory(write_error())
-        elif segment.size > self.limits.memory_segment_bytes:
-            segment = self._add(Segment(self.count + 1))
-        if self.memory_bytes + len(record) > self.limits.memory:
-            return False
-        if shape is not None and shape.segment is not segment:
-            self._define(segment, shape)
-        segment.append(record)
-        self.memory_bytes += len(record)
-        self.count += 1
-        return True
+            elif shape is not None and shape.segment is not segment:
+                # Twice: a flipped bit in the only definition would take all of the segment's frames with it.
+                if self._write(segment, records.pack_shape(self.count + 1, shape.number, shape.names) * 2, 0):
+                    shape.segment = segment
+            elif self._write(segment, record, 1):
+                if self._durable:
+                    self._sync(segment)
+                return True
+        return False
 
-    def _define(self, segment: Segment, shape: Shape) -> bool:
-        # Twice: a flipped bit in the only definition would take all of the segment's frames with it.
-        definition = records.pack_shape(self.count + 1, shape.number, shape.names) * 2
-        if not segment.append(definition):
-            return False
-        self._account(segment, len(definition))
-        shape.segment = segment
-        return True
-
-    def _account(self, segment: Segment, size: int) -> None:
+    def _has_room(self, segment: Segment, length: int) -> bool:
         if segment.memory is None:
-            self.disk_bytes += size
-        else:
-            self.memory_bytes += size
+            return self.disk_bytes + length <= self._most
+        return self.memory_bytes + length <= self.limits.memory
 
-    def _recount(self, segment: Segment, length: int) -> None:
-        """A signal handler has raised: if that was after the record was written, it counts."""
+    def _write(self, segment: Segment, data: bytes, numbered: int) -> bool:
+        """Append that, of which so many records are numbered. False: the segment is not, or no longer, the last."""
+        length = len(data)
+        if self._uncounted:
+            self._recount()
+        if segment is not self._last:
+            return False
+        if segment.memory is not None:
+            segment.memory += data
+            segment.size += length
+            self.memory_bytes += length
+            self.count += numbered
+            return True
+        counted = self._recounted
+        try:
+            whole = write(segment.fd, data, length) == length
+        except BaseException:
+            self._recount()
+            raise
+        if not whole:
+            self._go_to_memory(write_error())
+            return False
+        if counted == self._recounted:
+            segment.size += length
+            self.disk_bytes += length
+            self.count += numbered
+        return True
+
+    def _recount(self) -> None:
+        """Count what is in the last file and not counted: whoever wrote it was thrown out by a signal handler.
+
+        Or its handler is here now: then it finds that it need not count. A handler that throws us out leaves the rest
+        to the next that comes.
+        """
+        segment = self._last
+        if segment is None or segment.memory is not None or segment.fd < 0:
+            return
+        self._plain, self._uncounted = None, True
         with suppress(OSError):
-            written = segment.look() - segment.size
-            segment.size += written
-            self._account(segment, written)
-            self.count += written == length
+            data = segment.read(segment.size, segment.look() - segment.size)
+            done = 0
+            while (at := records.next_whole(data, done)) >= 0:
+                end = at + records.whole(data, at)
+                numbered = records.kind(data, at) in NUMBERED
+                gained = end - done
+                segment.size += gained
+                self.disk_bytes += gained
+                self.count += numbered
+                self._recounted += 1
+                done = end
+            self._plain, self._uncounted = segment if not self._durable and not self.closed else None, False
 
     def _begin(self) -> Segment:
         try:
@@ -279,43 +309,63 @@ class Spool:
 
     def _begin_file(self) -> Segment:
         """A new file, from here on. Raises OSError."""
+        while True:
+            path, fd = create(self._placed(), next(self._ordinals))
+            segment = Segment(0, path, fd)
+            try:
+                with self._lock:  # the keeper has come without
+                    self._number(segment)
+                    if not segment.append(self.head.pack(segment.first_seq)):
+                        raise write_error()
+                    if self._add(segment):
+                        return segment
+            finally:
+                if segment is not self._last and segment not in self.segments:
+                    segment.remove()
+
+    def _placed(self) -> Path:
+        """The directory, made if it is not there. Raises OSError."""
         if self._make_place is None:
             raise OSError("there is no directory for it")
         if self.place is None or not self.place.is_dir():
             self.place = self._make_place()
-        path, fd = create(self.place, next(self._ordinals))
-        segment = Segment(0, path, fd)
-        with self._lock:  # the keeper has come without
-            segment.first_seq = self.count + 1
-            if segment.append(self.head.pack(self.count + 1)):
-                self.disk_bytes += segment.size
-                return self._add(segment)
-        error = write_error()
-        segment.remove()
-        raise error
+        return self.place
 
     def _go_to_memory(self, error: OSError) -> Segment:
         self.trouble = error.strerror or str(error)
-        segment = Segment(self.count + 1)
-        segment.append(self.head.pack(self.count + 1))
-        self.memory_bytes += segment.size
-        return self._add(segment)
+        return self._begin_memory()
 
-    def _add(self, segment: Segment) -> Segment:
+    def _begin_memory(self) -> Segment:
+        while True:
+            segment = Segment(0)
+            self._number(segment)
+            segment.append(self.head.pack(segment.first_seq))
+            if self._add(segment):
+                return segment
+
+    def _number(self, segment: Segment) -> None:
+        self._recount()
+        segment.first_seq = self.count + 1
+
+    def _add(self, segment: Segment) -> bool:
+        """Append to this from here on. False: a signal handler has logged since it was numbered."""
+        if segment.first_seq != self.count + 1:
+            return False
         self.segments = (*self.segments, segment)
+        segment.values_before = self.values
         if self._last is not None:
             self._last.ended = True  # its reader looks once more, and then for the next
         self._last = segment
+        if segment.memory is None:
+            self.disk_bytes += segment.size
+        else:
+            self.memory_bytes += segment.size
         self._plain = segment if segment.memory is None and not self._durable else None
-        return segment
+        return True
 
     def _last_word(self, record: bytes) -> None:
-        segment = self._last
-        assert segment is not None
-        if not segment.append(record):
-            segment = self._go_to_memory(write_error())
-            segment.append(record)
-        self._account(segment, len(record))
+        while not self._write(self._last or self._begin(), record, 0):
+            pass
 
     def _sync(self, segment: Segment) -> None:
         try:
@@ -327,45 +377,42 @@ class Spool:
 
     def keep(self) -> None:
         """What takes time, once in a while: back to the disk, into the next file, out of the cache."""
-        last = self._last
-        if last is None or self._make_place is None:
-            return
-        try:
-            self._rewrite()
-            if not self.closed and (last.memory is not None or last.unlinked or last.size > self.limits.segment_bytes):
-                self._begin_file()
-            self._rewrite()
-            self._retire()
-            for segment in self.segments:
-                segment.sync()
-            self.trouble = ""
-        except OSError as error:
-            self.trouble = error.strerror or str(error)
+        with self._keeping:
+            last = self._last
+            if last is None or self._make_place is None:
+                return
+            try:
+                self._rewrite()
+                full = last.size > self.limits.segment_bytes
+                if not self.closed and (last.memory is not None or last.unlinked or full):
+                    self._begin_file()
+                self._rewrite()
+                self._retire()
+                for segment in self.segments:
+                    segment.sync()
+                self.trouble = ""
+            except OSError as error:
+                self.trouble = error.strerror or str(error)
 
     def _rewrite(self) -> None:
         """Segments that end in memory, or in files that somebody has removed, into files. Raises OSError."""
         for segment in self.segments:
             if not (segment.ended or self.closed) or not (segment.memory is not None or segment.unlinked):
                 continue
-            was_in_memory = segment.memory is not None
-            if self.place is None or not self.place.is_dir():
-                assert self._make_place is not None
-                self.place = self._make_place()
-            path, fd = create(self.place, next(self._ordinals))
+            path, fd = create(self._placed(), next(self._ordinals))
             copy = Segment(segment.first_seq, path, fd)
-            while data := segment.read(copy.size, 1 << 20):
-                if not copy.append(data):
-                    error = write_error()
+            try:
+                copy.take(segment)
+                with self._lock:
+                    copy.take(segment)  # a last word, it may be
+                    if segment in self.segments and (segment.memory is not None or segment.unlinked):
+                        if segment.memory is not None:
+                            self.memory_bytes -= segment.size
+                            self.disk_bytes += segment.size
+                        segment.moved(path, fd)
+            finally:
+                if segment.path != path:  # it was acknowledged and dropped meanwhile, or the disk is full
                     copy.remove()
-                    raise error
-            with self._lock:
-                if segment not in self.segments:  # acknowledged and dropped meanwhile
-                    copy.remove()
-                    continue
-                segment.moved(path, fd)
-                if was_in_memory:
-                    self.memory_bytes -= segment.size
-                    self.disk_bytes += segment.size
 
     # For the outbox.
 
@@ -374,7 +421,7 @@ class Spool:
         return None
 
     def acknowledged(self, acked: int) -> None:
-        """The records to `acked` are committed: what is more than is to be kept of them goes."""
+        """The records to `acked`, which may be less than before, are committed: what is too much of them goes."""
         self.acked = acked
         self._retire()
 
@@ -384,14 +431,22 @@ class Spool:
             if goners:
                 self.segments = tuple(segment for segment in self.segments if segment not in goners)
             for gone in goners:
-                self._account(gone, -gone.size)
+                if gone.memory is None:
+                    self.disk_bytes -= gone.size
+                else:
+                    self.memory_bytes -= gone.size
         for gone in goners:
             gone.remove()
 
     def _goners(self) -> list[Segment]:
         """Of the acknowledged segments: those in memory, the old ones, and what is too much, the oldest first."""
         now = time.monotonic()
-        done = [each for each, following in pairwise(self.segments) if following.first_seq - 1 <= self.acked]
+        done = []
+        for segment, following in pairwise(self.segments):
+            if following.first_seq - 1 <= self.acked:
+                done.append(segment)
+            else:
+                segment.acked_at = 0.0  # the server has forgotten it
         kept = sum(segment.size for segment in done)
         goners = []
         for segment in done:

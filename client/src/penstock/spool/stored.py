@@ -27,19 +27,24 @@ class Stored:
         self.finish: metrics_pb2.Finish | None = None
         self.count = 0  # the number of the last record
         self.values = 0
-        self.lost = 0  # of the records that are or were here
+        self.lost = 0  # of the records from the first that is here on; before that, the server's mark tells
         self.closed = True
         self.wanted = False
         self.since = 0.0
 
     @classmethod
     def open(cls, directory: Path) -> Stored:
-        """Read what is in a spool's directory. Raises OSError, ValueError when nothing tells what run it is of."""
-        segments = tuple(sorted((_segment(path) for path in stored(directory)), key=lambda each: each.first_seq))
-        reader = Reader(lambda: segments, 1 << 20, live=False)
+        """Read what is in a spool's directory. Raises OSError; ValueError when nothing tells what run it is of.
+
+        And when it is of another version, which must not be taken for a spool with nothing in it.
+        """
+        found = [segment for path in stored(directory) if (segment := _segment(path)) is not None]
+        segments = tuple(sorted(found, key=lambda each: each.first_seq))
+        reader = Reader(lambda: segments, 1 << 20)
+        if not segments:
+            raise ValueError("there are no records in it")
         lost = 0
-        if segments:
-            reader.seek(segments[0].first_seq - 1)
+        reader.seek(segments[0].first_seq - 1)
         while (batch := reader.read()) is not None:
             lost += batch.lost
             reader.forget(batch.last_seq)
@@ -69,15 +74,23 @@ class Stored:
             segment.close()
 
 
-def _segment(path: Path) -> Segment:
-    """A file, whose first sound record tells the number of its first numbered one."""
+def _segment(path: Path) -> Segment | None:
+    """A file, whose first sound record tells the number of its first numbered one. None: no sound record is in it."""
     segment = Segment(1, path)
     segment.ended = True
-    data = segment.read(0, _LOOK_BYTES)
-    at = records.next_whole(data, 0)
-    if at >= 0:
-        *_, segment.first_seq = PREFIX.unpack_from(data, at)
     segment.size = segment.look()
+    length = _LOOK_BYTES
+    data = segment.read(0, length)
+    if (version := records.version(data, 0)) != records.VERSION and records.whole(data, 0, version):
+        segment.close()
+        raise ValueError(f"{path} is written by another version of penstock")
+    while (at := records.next_whole(data, 0)) < 0:
+        if len(data) < length:
+            segment.close()
+            return None
+        length *= 4
+        data = segment.read(0, length)
+    *_, segment.first_seq = PREFIX.unpack_from(data, at)
     return segment
 
 
