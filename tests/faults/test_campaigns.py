@@ -28,6 +28,7 @@ def ground() -> Iterator[Ground]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # longer than any wait in there, which tells more
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_what_was_logged_is_there_once(name: str, ground: Ground, tmp_path: Path) -> None:
     campaign = CAMPAIGNS[name]

@@ -81,6 +81,7 @@ async def count(dsn: str, lives: list[tuple[Part, Journal]]) -> Tally:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             for run_id, writers in logged(lives).items():
                 tally.add(await _count_run(conn, run_id, writers))
+                await _count_refused(conn, tally, run_id, [journal for part, journal in lives if part.run_id == run_id])
             for part, journal in lives:
                 await _count_texts(conn, tally, part, journal)
     finally:
@@ -170,6 +171,19 @@ def _check_summary(tally: Tally, where: str, metric: points.Metric) -> None:
     told = (metric.count, metric.last, metric.min_value, metric.max_value)
     if real != told:
         tally.problem(f"{where}: (count, last, min, max) are {real}, the summary says {told}")
+
+
+async def _count_refused(conn: asyncpg.Connection, tally: Tally, run_id: str, journals: list[Journal]) -> None:
+    """What the run shows of records that are not there."""
+    refused, lost = await conn.fetchrow(
+        "SELECT refused_records, lost_records FROM runs WHERE id = $1", uuid.UUID(run_id)
+    )
+    if lost:
+        tally.problem(f"run {run_id}: {lost} records were told lost")
+    if all(journal.words[words.ENDED] for journal in journals):
+        told = sum(journal.words[words.REFUSED] for journal in journals)
+        if refused != told:
+            tally.problem(f"run {run_id}: {told} values were refused, the run says {refused}")
 
 
 async def _count_texts(conn: asyncpg.Connection, tally: Tally, part: Part, journal: Journal) -> None:

@@ -51,7 +51,11 @@ def bad(stage: Stage) -> None:
             case _:
                 proxy.stall()
                 proxy.cut(reset=True)
-        time.sleep(chance.uniform(0.2, 3.0))
+        before = proxy.accepted
+        seconds = chance.uniform(0.2, 2.0)
+        time.sleep(seconds)
+        tries = (proxy.accepted - before) / stage.size.writers
+        assert tries <= 3 + 10 * seconds, f"{tries:.0f} connections of each writer in {seconds:.1f} s: a busy loop"
         if kind.startswith("swallowing") or kind == "stalling" or chance.random() < 0.2:
             proxy.cut(reset=chance.random() < 0.5)
         proxy.clear()

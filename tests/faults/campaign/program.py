@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from campaign import disks_fail, networks_fail, servers_fall, writers_fall
 from campaign.ground import Ground
@@ -23,67 +24,63 @@ class Campaign:
     long: Size
 
 
+def _long(faults: int, *, writers: int = 8, **more: Any) -> Size:
+    return Size(faults, writers=writers, **({"rate": 150.0} | more))
+
+
+_WIDE: Any = {"width": 500, "rate": 400.0}  # soon fills what is small
+
 CAMPAIGNS = {
-    "server-killed": Campaign("SIGKILL of the server", servers_fall.killed, Size(4), Size(80, writers=8)),
-    "server-standing-still": Campaign(
-        "SIGSTOP of the server", servers_fall.standing_still, Size(3), Size(40, writers=8)
-    ),
-    "rolling-restart": Campaign(
-        "rolling restart of two replicas by SIGTERM", servers_fall.rolling, Size(2), Size(20, writers=8)
-    ),
+    "server-killed": Campaign("SIGKILL of the server", servers_fall.killed, Size(3), _long(60)),
+    "server-still": Campaign("SIGSTOP of a server, SIGCONT", servers_fall.standing_still, Size(3), _long(40)),
+    "rolling-restart": Campaign("two replicas restarted in turn by SIGTERM", servers_fall.rolling, Size(2), _long(20)),
     "database-dies": Campaign(
-        "immediate stop or SIGKILL of PostgreSQL", servers_fall.database_dies, Size(3), Size(60, writers=8)
+        "immediate stop or SIGKILL of PostgreSQL", servers_fall.database_dies, Size(3), _long(60)
     ),
     "database-fails": Campaign(
-        "PostgreSQL locked, read-only, out of connections, standing still",
+        "PostgreSQL locked, read-only, out of connections, standing still, cutting off",
         servers_fall.database_fails,
         Size(5),
-        Size(60, writers=8),
+        _long(60),
     ),
-    "connections-cut": Campaign(
-        "connections reset, ended, torn in a message", networks_fail.cut, Size(12), Size(300, writers=8)
-    ),
+    "connections-cut": Campaign("connections reset, ended, torn", networks_fail.cut, Size(9), _long(300)),
     "network-bad": Campaign(
-        "delays, slowness, black holes, refusals, no answers", networks_fail.bad, Size(8), Size(120, writers=8)
+        "delays, slowness, one-way black holes, refusals, no answers", networks_fail.bad, Size(8), _long(120)
     ),
     "replicas-hopped": Campaign(
-        "writers hopping between two replicas with batches queued on both",
-        networks_fail.hopping,
-        Size(8),
-        Size(120, writers=8),
+        "writers hop between replicas, with batches queued on both", networks_fail.hopping, Size(6), _long(120)
     ),
-    "writer-killed": Campaign("SIGKILL of writers", writers_fall.killed, Size(6), Size(150, writers=8)),
-    "writer-ended": Campaign("every way a process can end", writers_fall.ended, Size(4), Size(40)),
+    "writer-killed": Campaign("SIGKILL of writers", writers_fall.killed, Size(5), _long(150)),
+    "writer-ended": Campaign("exception, SIGTERM, os._exit", writers_fall.ended, Size(4, writers=2), _long(40)),
     "writer-taken-over": Campaign(
-        "zombie senders: SIGSTOP, sync --take-over, SIGCONT", writers_fall.taken_over, Size(2), Size(30)
+        "zombies: SIGSTOP, `penstock sync --take-over`, SIGCONT", writers_fall.taken_over, Size(1), _long(30)
     ),
-    "server-absent": Campaign("no server from start to end, then sync", writers_fall.server_absent, Size(4), Size(40)),
+    "server-absent": Campaign(
+        "no server from start to end, then `penstock sync`", writers_fall.server_absent, Size(2, writers=2), _long(40)
+    ),
     "many-ranks": Campaign(
-        "64 ranks in one run", writers_fall.many_ranks, Size(1, writers=8), Size(4, writers=64, rate=20)
+        "64 ranks in one run, server killed",
+        writers_fall.many_ranks,
+        Size(1, writers=6),
+        _long(4, writers=64, rate=20.0),
     ),
-    "poisoned": Campaign("records that can never be stored", writers_fall.poisoned, Size(10), Size(100)),
-    "clocks-jump": Campaign("clocks that jump by years", writers_fall.clocks, Size(10), Size(100)),
-    "run-deleted": Campaign("runs deleted in mid-stream", writers_fall.deleted, Size(2), Size(20)),
+    "poisoned": Campaign("records that can never be stored", writers_fall.poisoned, Size(8, writers=2), _long(100)),
+    "clocks-jump": Campaign("clocks jump by years", writers_fall.clocks, Size(8, writers=2), _long(100)),
+    "run-deleted": Campaign("runs deleted and restored", writers_fall.deleted, Size(1, writers=2), _long(20)),
     "crowded": Campaign(
         "forks among threads and signals",
         writers_fall.crowded,
-        Size(20, writers=1, width=10),
-        Size(1_000, writers=2, width=10),
+        Size(12, writers=1, width=10),
+        _long(1_000, writers=2, width=10),
     ),
     "disk-full": Campaign(
-        "a full disk under the spool",
-        disks_fail.full,
-        Size(1, writers=2, width=500, rate=500),
-        Size(10, width=500, rate=300),
+        "the spool's disk is full", disks_fail.full, Size(1, writers=2, **_WIDE), _long(10, writers=4, **_WIDE)
     ),
     "spool-full": Campaign(
-        "a spool at its limit",
-        disks_fail.bounded,
-        Size(1, writers=2, width=500, rate=500),
-        Size(10, width=500, rate=300),
+        "the spool is at its limit", disks_fail.bounded, Size(1, writers=2, **_WIDE), _long(10, writers=4, **_WIDE)
     ),
-    "spool-removed": Campaign("spools removed", disks_fail.removed, Size(2), Size(20)),
-    "spool-absent": Campaign("no directory for spools", disks_fail.absent, Size(3), Size(20)),
+    "spool-removed": Campaign("spools are removed", disks_fail.removed, Size(2, writers=2), _long(20)),
+    "spool-absent": Campaign("no directory for spools", disks_fail.absent, Size(2, writers=2), _long(20)),
 }
 
 

@@ -60,9 +60,10 @@ def database_dies(stage: Stage) -> None:
         stage.ground.die(kill=kill)
         for server in servers:
             assert server.get("/health")[0] == 200
-        time.sleep(stage.chance.choice((0, 0, 1)))
+        if stage.chance.random() < 0.3:
+            _wait_ready(stage, status=503)
         stage.ground.revive()
-        _wait_ready(stage)
+        _wait_ready(stage, status=200)
     stage.finish()
 
 
@@ -98,10 +99,10 @@ def database_fails(stage: Stage) -> None:
     stage.finish()
 
 
-def _wait_ready(stage: Stage) -> None:
-    """Readiness comes back by itself."""
+def _wait_ready(stage: Stage, status: int) -> None:
+    """Readiness goes, and comes back, by itself."""
     deadline = time.monotonic() + 60
     for server in stage.servers:
-        while server.get("/ready")[0] != 200:
-            assert time.monotonic() < deadline, "a server is not ready again, with PostgreSQL back"
+        while (found := server.get("/ready")[0]) != status:
+            assert time.monotonic() < deadline, f"/ready is {found}, not {status}"
             time.sleep(0.02)

@@ -9,9 +9,11 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import psutil
 
 from campaign import count
 from campaign import journal as words
@@ -25,6 +27,7 @@ from servers import ServerProcess
 
 _SECONDS = 240
 _LONGEST_PAUSE = 1.0  # between faults
+_HEAVIEST = 1 << 30  # bytes of a server: sixteen times what it may buffer
 _WHEN_UNACKED = 0.9  # of the faults struck, so many have to meet somebody unacknowledged
 
 
@@ -34,7 +37,7 @@ class Size:
 
     faults: int
     points: int = 0
-    writers: int = 4
+    writers: int = 3
     width: int = 100
     rate: float = 100.0
 
@@ -64,6 +67,7 @@ class Outcome:
     tally: Tally
     latency: Latency | None  # None: its writers were stopped, so that it says nothing
     beside: Latency | None
+    heaviest: int  # bytes of memory that a server had
     recoveries: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)  # ms that start_run took
     seconds: float = 0.0
@@ -85,6 +89,7 @@ class Stage:
         self.servers: list[ServerProcess] = []
         self.strikes: list[Strike] = []
         self.recoveries: list[float] = []
+        self.heaviest = 0  # bytes of memory that a server had
         self.measures = True  # whether the time that calls took says something of Penstock
         self.beside: list[tuple[Part, Journal]] = []  # what logged in the writers' processes, beside them
         self._began = time.monotonic()
@@ -146,7 +151,14 @@ class Stage:
         """To be called right before a fault."""
         if unacked is None:
             unacked = any(life.unacked for life in self.troupe.streaming)
+        self._weigh()
         self.strikes.append(Strike(time.monotonic() - self._began, kind, str(detail), unacked))
+
+    def _weigh(self) -> None:
+        """What the servers take up, right now."""
+        for server in self.servers:
+            with suppress(psutil.NoSuchProcess):
+                self.heaviest = max(self.heaviest, psutil.Process(server.pid).memory_info().rss)
 
     @property
     def logged(self) -> int:
@@ -199,6 +211,8 @@ class Stage:
         struck = sum(strike.unacked for strike in self.strikes)
         if struck < _WHEN_UNACKED * len(self.strikes):
             problems.append(f"invalid: {struck} of {len(self.strikes)} faults met somebody unacknowledged")
+        if self.heaviest > _HEAVIEST:
+            problems.append(f"a server took {self.heaviest >> 20} MiB of memory")
         if len(self.strikes) < self.size.faults:
             problems.append(f"invalid: {len(self.strikes)} faults, {self.size.faults} were wanted")
         if tally.lost or tally.doubled:
@@ -209,6 +223,7 @@ class Stage:
             tally,
             latency([journal for _, journal in lives]) if self.measures else None,
             latency([life.journal for life in self.troupe.others]) if self.measures and self.troupe.others else None,
+            self.heaviest,
             self.recoveries,
             [
                 life.journal.words[words.STARTED] / 1e6

@@ -17,7 +17,7 @@ from campaign.journal import Journal
 from campaign.writer import Part
 from servers import clean_environment
 
-SECONDS = 240  # for a process to do what it is told
+SECONDS = 120  # for a process to do what it is told
 
 _FAULTS = Path(__file__).parent.parent
 
