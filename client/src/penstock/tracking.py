@@ -313,11 +313,11 @@ class ActiveRun:
         if sender.state.over:
             forget(self)
         if sender.state is not State.CLOSED:
+            left = sender.outbox.unacked
             _log.error(
-                "run %s: %d records with %d values are NOT committed (%s); %s",
+                "run %s: %s NOT committed (%s); %s",
                 self.id,
-                sender.outbox.unacked,
-                sender.outbox.unacked_points,
+                f"{left} records with {sender.outbox.unacked_points} values are" if left else "its end is",
                 sender.trouble or sender.state.value,
                 self._fate(),
             )
@@ -338,8 +338,8 @@ class ActiveRun:
         """Of what is not committed when the process ends."""
         spool = self._spool
         if spool.in_memory:
-            return f"they are in memory ({spool.trouble}), and LOST when this process ends"
-        return f"they are kept in {spool.place}: `penstock sync` sends them, as does the next run that is started here"
+            return f"that is in memory ({spool.trouble}), and LOST when this process ends"
+        return f"that is kept in {spool.place}: `penstock sync` sends it, as does the next run that is started here"
 
     def _stop(self) -> None:
         """At the end of the process."""
