@@ -6,6 +6,10 @@ A scene is short and directed: it brings about the one thing that its mutant doe
 from __future__ import annotations
 
 import asyncio
+import signal
+import struct
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +23,7 @@ import pytest
 from testbuild.failpoints import CUT, KILL, Strike
 from testbuild.honest import Honest, Inexact, holds, new_run_id
 from testbuild.mutants import MUTANTS
-from testbuild.process import BuiltServer
+from testbuild.process import ENVIRONMENT, BuiltServer, command
 
 _SECONDS = 60  # for anything to happen
 
@@ -29,19 +33,28 @@ class Stage:
 
     def __init__(self, directory: Path, dsn: str, mutant: str | None, closing: ExitStack) -> None:
         self.dsn = dsn
-        self._directory = directory
+        self.directory = directory
         self._mutant = mutant
         self._closing = closing
 
     def servers(self, count: int, strikes: tuple[Strike, ...] = ()) -> list[BuiltServer]:
         """That many replicas, ready."""
-        names = [self._directory / f"server-{number}" for number in range(count)]
+        names = [self.directory / f"server-{number}" for number in range(count)]
         servers = [self._closing.enter_context(BuiltServer(name, self.dsn, self._mutant)) for name in names]
         for server in servers:
             server.start(strikes)
         for server in servers:
             server.wait_ready()
         return servers
+
+    def build(self, *rest: str) -> list[str]:
+        """The command line of a program of the build."""
+        return command(self._mutant, *rest)
+
+    def client(self, server: BuiltServer, arguments: list[str], root: Path) -> int:
+        """Runs a program that uses this server and this spool directory, and returns its exit code."""
+        env = ENVIRONMENT | {"PENSTOCK_URL": server.grpc_address, "PENSTOCK_SPOOL_DIR": str(root)}
+        return subprocess.run(arguments, env=env, timeout=_SECONDS, check=False).returncode
 
     def channel(self, server: BuiltServer) -> grpc.Channel:
         return self._closing.enter_context(server.channel())
@@ -169,6 +182,32 @@ def same_values_again(stage: Stage) -> None:
     holds(stage.channel(server), writer.run_id, [0, 0, 1, 1, 1, 1])
 
 
+def power_lost(stage: Stage) -> None:
+    (server,) = stage.servers(1)
+    run_id = new_run_id()
+    root = stage.directory / "spool"
+    root.mkdir()
+    assert stage.client(server, [sys.executable, "-c", _LOGS, run_id], root) == -signal.SIGKILL
+    (segment,) = root.glob("*/*.log")
+    data = bytearray(segment.read_bytes())
+    for value in (50.0, 99.0):  # in the middle and at the end, the disk has not what was written there
+        at = data.rindex(struct.pack("<d", value))
+        data[at : at + 8] = bytes(8)
+    segment.write_bytes(data)
+    assert stage.client(server, stage.build("client", "sync"), root) in (0, 1)  # 1: some of it cannot be sent
+    holds(stage.channel(server), run_id, {*range(100)} - {50, 99})
+
+
+# A process that dies after it has logged 0 to 99.
+_LOGS = """
+import os, signal, sys, penstock
+run = penstock.start_run(run_id=sys.argv[1], mode="offline")
+for step in range(100):
+    run.log({"loss": step}, step=step)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 SCENES: dict[str, Callable[[Stage], None]] = {
     "mark_apart": killed_after_commit,
     "no_compare_and_set": queued_here_and_sent_there,
@@ -176,6 +215,7 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "cached_mark": cut_before_commit,
     "no_epoch": zombie_goes_on,
     "by_value": same_values_again,
+    "no_checksum": power_lost,
 }
 
 

@@ -132,6 +132,16 @@ def by_value() -> None:
     frames.read = read_
 
 
+@mutant
+def no_checksum() -> None:
+    """Of the client: what is in a spool is taken as it is."""
+    from penstock.spool import reader, records
+
+    reader._crc32 = lambda data: 0
+    reader._unpack_check = lambda data, at: (0,)
+    records.whole = lambda data, at, *given: records.claimed(data, at)
+
+
 def _strike_out(module: ModuleType, statement: str, text: str) -> None:
     before = getattr(module, statement)
     assert text in before, f"{statement} has changed, and this mutant must follow it"
