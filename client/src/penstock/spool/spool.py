@@ -230,7 +230,7 @@ class Spool:
             segment = self._last
             if segment is None:
                 self._begin()
-            elif segment.memory is not None and segment.size > self.limits.memory_segment_bytes:
+            elif segment.memory is not None and self._is_long(segment):
                 self._begin_memory()
             elif not self._has_room(segment, length):
                 return False
@@ -243,6 +243,10 @@ class Spool:
                     self._sync(segment)
                 return True
         return False
+
+    def _is_long(self, segment: Segment) -> bool:
+        """Of one in memory. It has one record at least, however long its head is."""
+        return segment.size > self.limits.memory_segment_bytes and segment.first_seq <= self.count
 
     def _has_room(self, segment: Segment, length: int) -> bool:
         if segment.memory is None:
