@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check check-style check-types check-layers check-protos check-protobuf check-tree fix \
+.PHONY: help setup demo run test test-faults check check-style check-types check-layers check-protos check-protobuf check-tree fix \
 	protos bench constraints clean
 
 BIN := .venv/bin
@@ -33,6 +33,9 @@ run: .venv/ready ## Run a server in the foreground, on the default ports and .pe
 
 test: .venv/ready ## Run the tests (some of them: make test ARGS="tests/client -k fork").
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: .venv/ready ## Play the fault campaigns at length (again: make test-faults SEED=1; less of it: SCALE=0.1).
+	@PYTHONPATH=tests:tests/faults $(BIN)/python -m campaign $(if $(SEED),--seed $(SEED)) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
 
 check: check-style check-types check-layers check-protos check-protobuf check-tree ## Check style, types, layers, protos, generated code.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import structlog
 
 from campaign import report
 from campaign.ground import Ground
@@ -25,6 +28,7 @@ def main() -> int:
         "--write", type=Path, metavar="FILE", help="put the tables there, in place of what stands there"
     )
     args = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # PostgreSQL, up and down
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}; again: make test-faults SEED={seed}", flush=True)
     outcomes: dict[str, Outcome] = {}
