@@ -372,3 +372,62 @@ def test_a_relay_does_not_outlive_a_child_that_dies_before_the_server_answers(le
         training = Training(script, peer.url, ledger)
         eventually(lambda: len(peer.hellos) == 2, DEADLINE)
         assert beside_ours(training.wait(6)) == ""
+
+
+# A thousand take about a minute.
+ROUNDS = int(os.environ.get("FORK_ROUNDS", "100"))
+FORKS = """
+import itertools
+
+rounds, many = int(os.environ["ROUNDS"]), 32
+signals = itertools.count()
+done = threading.Event()
+
+def interrupted(*_):
+    log("signal", [next(signals)])
+
+def work(number):
+    for step in itertools.count():
+        if done.is_set():
+            return
+        log(f"thread/{number}", [step])
+        time.sleep(0.02)
+
+run = start()
+signal.signal(signal.SIGALRM, interrupted)
+threads = [threading.Thread(target=work, args=(number,)) for number in range(many)]
+for thread in threads:
+    thread.start()
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)
+for round in range(rounds):
+    child = os.fork()
+    if child == 0:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        if round % 4 == 0:
+            log(f"child/{round}", range(3))
+        if round % 40 == 0:
+            assert run.finish(timeout=60)
+        os._exit(7)
+    log("parent", [round])
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 7, status
+signal.setitimer(signal.ITIMER_REAL, 0)
+done.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.timeout(120 + ROUNDS)
+def test_forks_while_threads_log_and_signals_strike(
+    server: ServerProcess, client: penstock.Client, ledger: Path
+) -> None:
+    """Of the children some finish, and some leave what they have logged to `penstock sync`."""
+    training = Training(FORKS, server.grpc_address, ledger, ROUNDS=str(ROUNDS))
+    assert beside_ours(training.wait(seconds=DEADLINE + ROUNDS)) == ""
+    sync()
+    assert stored(client, training.run_id) == training.logged
+    assert training.logged["parent"] == list(range(ROUNDS))
+    assert sum(name.startswith("child/") for name in training.logged) == len(range(0, ROUNDS, 4))
+    assert client.get_run(training.run_id).status is FINISHED

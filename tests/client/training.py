@@ -67,10 +67,10 @@ class Training:
         _, stderr = self.process.communicate(timeout=DEADLINE)
         raise AssertionError(f"it ended before {word!r}:\n{stderr}")
 
-    def wait(self, code: int = 0) -> str:
+    def wait(self, code: int = 0, seconds: float = DEADLINE) -> str:
         """Its stderr, when it has ended with this exit code."""
         try:
-            _, stderr = self.process.communicate(timeout=DEADLINE)
+            _, stderr = self.process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
             _, stderr = self.process.communicate()
