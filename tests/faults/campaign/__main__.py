@@ -33,6 +33,7 @@ def main() -> int:
     print(f"seed {seed}; again: make test-faults SEED={seed}", flush=True)
     outcomes: dict[str, Outcome] = {}
     failed: list[str] = []
+    told = ""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="penstock-faults-") as directory:
         ground = Ground(Path(directory) / "pg").start()
@@ -48,12 +49,12 @@ def main() -> int:
                 else:
                     outcomes[name] = outcome
                     print(f"           {report.line(outcome)}", flush=True)
+                told = report.tables(outcomes, seed, time.monotonic() - began)
+                if args.write:  # each time: who breaks it off has what was shown until then
+                    report.write(args.write, told)
         finally:
             ground.close()
-    text = report.tables(outcomes, seed, time.monotonic() - began)
-    print(text)
-    if args.write:
-        report.write(args.write, text)
+    print(told)
     if failed:
         print(f"FAILED: {', '.join(failed)}; seed {seed}", file=sys.stderr)
     return 1 if failed else 0

@@ -24,7 +24,9 @@ _FAULTS = Path(__file__).parent.parent
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Of a process that finds this package, and no setting of ours."""
-    return clean_environment() | {"PYTHONPATH": os.pathsep.join((str(_FAULTS), str(_FAULTS.parent)))} | dict(more or {})
+    ours = clean_environment()
+    path = [str(_FAULTS), str(_FAULTS.parent), *filter(None, [ours.get("PYTHONPATH")])]
+    return ours | {"PYTHONPATH": os.pathsep.join(path)} | dict(more or {})
 
 
 @dataclass(slots=True)
