@@ -36,6 +36,7 @@ _HAPPENINGS = {
     "finish": 1,
     "take_over": 2,
     "reclaim": 2,
+    "drain": 1,
     "back_up": 1,
     "restore": 1,
     # What goes wrong: in the network, in the database, with processes and with disks.
@@ -105,6 +106,9 @@ class Protocol(RuleBasedStateMachine):
 
     def reclaim(self) -> None:
         self._world.reclaim()
+
+    def drain(self) -> None:
+        self._world.drain(self._chance.randrange(2))
 
     def back_up(self) -> None:
         self._world.back_up()
@@ -181,7 +185,7 @@ def search(wrong: Wrong | None, examples: int, steps: int, *, as_ci: bool = True
 
 
 def test_every_record_once() -> None:
-    search(None, 300, 60, as_ci=settings().derandomize)
+    search(None, 200, 60, as_ci=settings().derandomize)
 
 
 @pytest.mark.parametrize("name", WRONG)

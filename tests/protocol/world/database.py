@@ -352,3 +352,6 @@ async def locate_active(conn: Connection, workspace_id: Any, run_id: Any) -> Run
 
 
 async def notify_run(conn: Connection, run: object) -> None: ...
+
+
+async def notify_points(conn: Connection, refs: object) -> None: ...

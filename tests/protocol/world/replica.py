@@ -18,6 +18,7 @@ from world.network import Connection
 
 _CALLER = Caller("tester", WorkspaceId(1))
 _MESSAGE_BYTES = 1 << 20
+_DRAIN_SECONDS = 10.0
 
 
 class Replica:
@@ -29,6 +30,7 @@ class Replica:
         self._ingest = Ingest(self.database, 1 << 20)
         self._streams = Streams(self.database, self._ingest, runs=None)  # type: ignore[arg-type]  # makes none
         self._tasks = [clock.create_task(pipeline.run()) for pipeline in self._ingest._pipelines]
+        self._draining: asyncio.Task[None] | None = None
         self._serving: dict[Connection, asyncio.Task[None]] = {}
         clock.settle()
 
@@ -42,6 +44,18 @@ class Replica:
             task.cancel()
             self._clock.settle()
 
+    def drain(self) -> None:
+        """As by SIGTERM."""
+        if self._draining is None:
+            self._draining = self._clock.create_task(self._ingest.drain(_DRAIN_SECONDS))
+            self._tasks.append(self._draining)
+            self._clock.settle()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has nothing more to do."""
+        return self._draining is not None and self._draining.done()
+
     def die(self) -> None:
         """As by SIGKILL: nothing of it goes on, but what it has sent already."""
         self.database.die()
@@ -49,6 +63,8 @@ class Replica:
         for task in tasks:
             task.cancel()
         self._clock.settle()
+        if self._draining is not None and not self._draining.cancelled():
+            self._draining.exception()  # TimeoutError: what is left its writers send again
         for connection in self._serving:
             if not connection.answered:
                 connection.end(StatusCode.UNAVAILABLE)
@@ -56,7 +72,7 @@ class Replica:
     def check(self) -> None:
         """Raises what has ended it, if something has."""
         for task in self._tasks:
-            if task.done():
+            if task.done() and task is not self._draining:
                 task.result()
 
     async def _serve(self, connection: Connection) -> None:

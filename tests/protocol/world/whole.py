@@ -14,7 +14,7 @@ import pytest
 
 from penstock.spool import outbox, reader, spool
 from penstock.v1 import metrics_pb2 as pb
-from penstock_server.ingest import aside, ingest, pipeline
+from penstock_server.ingest import announcer, aside, ingest, pipeline
 from penstock_server.postgres import changes, metrics, runs, segments, writers
 from world import database
 from world.clockwork import Clockwork
@@ -46,6 +46,7 @@ class World:
         for module, names in _SQL.items():
             for name in names:
                 self._patches.setattr(module, name, getattr(database, name))
+        self._patches.setattr(announcer, "notify_points", database.notify_points)
         self._patches.setattr(reader, "_PATIENCE", 0.0)
         self.model = Model()
         if wrong is not None:
@@ -91,11 +92,11 @@ class World:
         for connection, replica in self.links:
             if connection.to_server and not connection.answered and replica is not self.slow:
                 steps.append(connection.arrive)
-        slow = self.slow.database if self.slow is not None else self
-        ready = [
-            statement for statement in self.model.ready if slow is None or statement.transaction.server is not slow
-        ]
-        return [*steps, *(functools.partial(self.model.do, each) for each in ready)]
+        steps += [functools.partial(self.model.do, each) for each in self.model.ready if self._answers(each)]
+        return steps
+
+    def _answers(self, statement: Statement) -> bool:
+        return self.slow is None or statement.transaction.server is not self.slow.database
 
     def go_on(self, count: int, rng: random.Random) -> None:
         """Some steps, any of those that are possible."""
@@ -119,6 +120,9 @@ class World:
         self.clock.wait(seconds)
         for process in self.processes:
             process.idle = False
+        for number, replica in enumerate(self.replicas):
+            if replica.drained:
+                self.kill_replica(number)
 
     # What people do.
 
@@ -144,6 +148,10 @@ class World:
             others = [each for each in self.processes if each.writer is process.writer and each is not process]
             if process.fenced and all(each.over or each.fenced for each in others):
                 process.reclaim()
+
+    def drain(self, number: int) -> None:
+        """A replica is stopped in good order; another takes its place when it is done."""
+        self.replicas[number].drain()
 
     # What goes wrong.
 
