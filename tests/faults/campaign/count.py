@@ -138,7 +138,7 @@ def _check_metric(
         verdict.problem(f"{where}: points of writer {writer}, who did not log here")
     for writer, logged in writers.items():
         mine = owners == writer
-        found = indexes[mine] if len(writers) > 1 else indexes
+        found = indexes[mine]
         must = logged.must if position < logged.width else logged.must[:0]
         if not np.array_equal(steps[mine], found // logged.per_step):
             verdict.problem(f"{where}: writer {writer}: steps that are not those of the calls")
