@@ -271,10 +271,22 @@ def test_a_database_that_dies_is_started_again(data_dir: Path) -> None:
             database = postmaster(server)
             database.kill()
             server.wait_event("PostgreSQL is gone, starting it again")
-            wait(lambda: postmaster_restarted(server, database.pid) and server.get("/ready")[0] == 200)
+            wait(lambda: postmaster_restarted(server, database.pid))
+            wait(lambda: answers(stub))  # what /ready says may be half a second old
+            wait(lambda: server.get("/ready")[0] == 200)
             request = experiments_pb2.GetExperimentByNameRequest(name="kept")
             assert stub.GetExperimentByName(request, wait_for_ready=True).experiment.name == "kept"
         assert server.stop() == 0
+
+
+def answers(stub: ExperimentServiceStub) -> bool:
+    try:
+        stub.GetExperiment(experiments_pb2.GetExperimentRequest(experiment_id="0"), timeout=10)
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
+        return False
+    return True
 
 
 def postmaster_restarted(server: ServerProcess, before: int) -> bool:
