@@ -31,55 +31,55 @@ def _long(faults: int, *, writers: int = 8, **more: Any) -> Size:
 _WIDE: Any = {"width": 500, "rate": 400.0}  # soon fills what is small
 
 CAMPAIGNS = {
-    "server-killed": Campaign("SIGKILL of the server", servers_fall.killed, Size(3), _long(60)),
-    "server-still": Campaign("SIGSTOP of a server, SIGCONT", servers_fall.standing_still, Size(3), _long(40)),
-    "rolling-restart": Campaign("two replicas restarted in turn by SIGTERM", servers_fall.rolling, Size(2), _long(20)),
+    "server-killed": Campaign("SIGKILL of the server", servers_fall.killed, Size(3), _long(30)),
+    "server-still": Campaign("SIGSTOP of a server, SIGCONT", servers_fall.standing_still, Size(3), _long(30)),
+    "rolling-restart": Campaign("two replicas restarted in turn by SIGTERM", servers_fall.rolling, Size(2), _long(10)),
     "database-dies": Campaign(
-        "immediate stop or SIGKILL of PostgreSQL", servers_fall.database_dies, Size(3), _long(60)
+        "immediate stop or SIGKILL of PostgreSQL", servers_fall.database_dies, Size(3), _long(40)
     ),
     "database-fails": Campaign(
         "PostgreSQL locked, read-only, out of connections, standing still, cutting off",
         servers_fall.database_fails,
         Size(5),
-        _long(60),
+        _long(40),
     ),
-    "connections-cut": Campaign("connections reset, ended, torn", networks_fail.cut, Size(9), _long(300)),
+    "connections-cut": Campaign("connections reset, ended, torn", networks_fail.cut, Size(9), _long(400)),
     "network-bad": Campaign(
         "delays, slowness, one-way black holes, refusals, no answers", networks_fail.bad, Size(8), _long(120)
     ),
     "replicas-hopped": Campaign(
-        "writers hop between replicas, with batches queued on both", networks_fail.hopping, Size(6), _long(120)
+        "writers hop between replicas, with batches queued on both", networks_fail.hopping, Size(6), _long(150)
     ),
-    "writer-killed": Campaign("SIGKILL of writers", writers_fall.killed, Size(5), _long(150)),
+    "writer-killed": Campaign("SIGKILL of writers", writers_fall.killed, Size(5), _long(200)),
     "writer-ended": Campaign("exception, SIGTERM, os._exit", writers_fall.ended, Size(4, writers=2), _long(40)),
     "writer-taken-over": Campaign(
-        "zombies: SIGSTOP, `penstock sync --take-over`, SIGCONT", writers_fall.taken_over, Size(1), _long(30)
+        "zombies: SIGSTOP, `penstock sync --take-over`, SIGCONT", writers_fall.taken_over, Size(1), _long(20)
     ),
     "server-absent": Campaign(
-        "no server from start to end, then `penstock sync`", writers_fall.server_absent, Size(2, writers=2), _long(40)
+        "no server from start to end, then `penstock sync`", writers_fall.server_absent, Size(2, writers=2), _long(24)
     ),
     "many-ranks": Campaign(
         "64 ranks in one run, server killed",
         writers_fall.many_ranks,
         Size(1, writers=6),
-        _long(4, writers=64, rate=20.0),
+        _long(3, writers=64, rate=20.0),
     ),
     "poisoned": Campaign("records that can never be stored", writers_fall.poisoned, Size(8, writers=2), _long(100)),
     "clocks-jump": Campaign("clocks jump by years", writers_fall.clocks, Size(8, writers=2), _long(100)),
-    "run-deleted": Campaign("runs deleted and restored", writers_fall.deleted, Size(1, writers=2), _long(20)),
+    "run-deleted": Campaign("runs deleted and restored", writers_fall.deleted, Size(1, writers=2), _long(15)),
     "crowded": Campaign(
         "forks among threads and signals",
         writers_fall.crowded,
         Size(12, writers=1, width=10),
-        _long(1_000, writers=2, width=10),
+        _long(500, writers=2, width=10),
     ),
     "disk-full": Campaign(
-        "the spool's disk is full", disks_fail.full, Size(1, writers=2, **_WIDE), _long(10, writers=4, **_WIDE)
+        "the spool's disk is full", disks_fail.full, Size(1, writers=2, **_WIDE), _long(6, writers=4, **_WIDE)
     ),
     "spool-full": Campaign(
-        "the spool is at its limit", disks_fail.bounded, Size(1, writers=2, **_WIDE), _long(10, writers=4, **_WIDE)
+        "the spool is at its limit", disks_fail.bounded, Size(1, writers=2, **_WIDE), _long(6, writers=4, **_WIDE)
     ),
-    "spool-removed": Campaign("spools are removed", disks_fail.removed, Size(2, writers=2), _long(20)),
+    "spool-removed": Campaign("spools are removed", disks_fail.removed, Size(2, writers=2), _long(15)),
     "spool-absent": Campaign("no directory for spools", disks_fail.absent, Size(2, writers=2), _long(20)),
 }
 
