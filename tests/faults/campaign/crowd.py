@@ -111,10 +111,10 @@ def _fork(run: Any, part: Part, number: int) -> None:
         voice = _Voice(run, part, 2 + THREADS + number)
         for _ in range(_CHILD_CALLS):
             voice.log()
-        match number % 8:
+        match number % 16:
             case 1:
                 os._exit(0 if run.finish(timeout=_CHILD_SECONDS) else 4)
-            case 5:
+            case 9:
                 sys.exit(0)
             case _:
                 os._exit(0)  # its spool is left

@@ -71,7 +71,7 @@ CAMPAIGNS = {
         "forks among threads and signals",
         writers_fall.crowded,
         Size(12, writers=1, width=10),
-        _long(500, writers=2, width=10),
+        _long(1_000, writers=2, width=10),
     ),
     "disk-full": Campaign(
         "the spool's disk is full", disks_fail.full, Size(1, writers=2, **_WIDE), _long(6, writers=4, **_WIDE)
