@@ -337,7 +337,7 @@ class Reader:
         self._data = b""
         length = _READ_BYTES
         rest = segment.read(self._at, length)
-        while (found := records.next_whole(rest, 1)) < 0 and len(rest) == length:
+        while (found := records.next_whole(rest, 0)) < 0 and len(rest) == length:
             length *= 4
             rest = segment.read(self._at, length)
         if found < 0:
@@ -359,6 +359,7 @@ class Reader:
             candidates = segments[at : at + 1]
         else:
             candidates = tuple(each for each in segments if each.first_seq > self.position)[:1]
+        self.position = max(self.position, self._wanted_after)  # a copy of less than has been read ends early
         if not candidates:
             return False
         if segment is not None and len(segment.shapes) > _MANY_SHAPES:
