@@ -81,13 +81,14 @@ def opened(path: Path) -> tuple[Stored, list[Any], int]:
     return stored, got, lost
 
 
-def check(path: Path, gone: set[int], count: int = len(LOGGED)) -> Stored:
+def check(path: Path, gone: set[int], count: int = len(LOGGED), *, sent: bool = True) -> Stored:
     """All but the records with these numbers are there, and those are counted."""
     stored, got, lost = opened(path)
     assert got == told(record for number, record in enumerate(LOGGED[:count], 1) if number not in gone)
     assert (stored.count, lost) == (count, len(gone))
     stored.release()
-    deliver(path, gone, count)
+    if sent:
+        deliver(path, gone, count)
     return stored
 
 
@@ -157,7 +158,7 @@ def test_a_torn_tail_at_every_byte(spooled: Spooled) -> None:
             if file == spooled.files[-1] and size < len(data):
                 count -= len(gone)
                 gone = set()
-            check(spooled.path, gone, count)
+            check(spooled.path, gone, count, sent=size % 8 == 0)
         file.write_bytes(data)
 
 
@@ -185,7 +186,7 @@ def test_a_flipped_bit_in_every_byte(spooled: Spooled) -> None:
                 assert lost <= 1
                 stored.release()
             else:
-                check(spooled.path, gone, count)
+                check(spooled.path, gone, count, sent=at % 8 == 0)
         file.write_bytes(data)
 
 
@@ -320,9 +321,7 @@ def test_whatever_becomes_of_it(data: st.DataObject) -> None:
             content = bytearray(file.read_bytes())
             begin = data.draw(st.integers(0, len(content)))
             end = data.draw(st.integers(begin, len(content)))
-            content[begin:end] = data.draw(
-                st.binary(max_size=50) | st.just(bytes(end - begin)) | st.just(bytes(content[:end]))
-            )
+            content[begin:end] = data.draw(st.binary(max_size=50) | st.just(bytes(end - begin)))
             file.write_bytes(content)
         try:
             stored, got, _ = opened(named)
