@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from campaign.count import Tally
 from campaign.journal import Latency
 from campaign.stage import Outcome
 
@@ -24,14 +25,22 @@ def line(outcome: Outcome) -> str:
 
 def tables(outcomes: dict[str, Outcome], seed: int, seconds: float) -> str:
     """As Markdown."""
-    rows = ["| campaign | faults | points | lost | doubled |", "|---|---:|---:|---:|---:|"]
+    rows = [
+        "| campaign | faults | points | lost | doubled | in flight | refused | recovery s | `start_run` ms | MiB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
     faults: Counter[str] = Counter()
     for name, outcome in outcomes.items():
-        tally = outcome.tally
         faults += outcome.faults
-        rows.append(f"| {name} | {outcome.faults.total():,} | {tally.points:,} | {tally.lost} | {tally.doubled} |")
-    all_of = [sum(getattr(outcome.tally, what) for outcome in outcomes.values()) for what in _COUNTED]
-    rows.append(f"| **together** | **{faults.total():,}** | **{all_of[0]:,}** | **{all_of[1]}** | **{all_of[2]}** |")
+        tally, starts = outcome.tally, sorted(outcome.starts)
+        rows.append(
+            f"| {name} | {outcome.faults.total():,} | {_counted(tally)} | {max(outcome.recoveries, default=0):.1f} "
+            f"| {starts[len(starts) // 2]:.0f}, {starts[-1]:.0f} | {outcome.heaviest >> 20} |"
+        )
+    whole = Tally()
+    for outcome in outcomes.values():
+        whole.add(outcome.tally)
+    rows.append(f"| **together** | {faults.total():,} | {_counted(whole)} | | | |")
     rows += ["", "| fault | survived |", "|---|---:|"]
     rows += [f"| {kind} | {number:,} |" for kind, number in faults.most_common()]
     rows += [
@@ -40,13 +49,15 @@ def tables(outcomes: dict[str, Outcome], seed: int, seconds: float) -> str:
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, outcome in outcomes.items():
-        for what, calls in ((name, outcome.latency), (f"{name}: `write` beside it", outcome.beside)):
+        for what, calls in ((name, outcome.latency), ("… `write` beside it", outcome.beside)):
             if calls is not None:
                 rows.append(_latency(what, calls))
     return "\n".join([f"Seed {seed}, {seconds / 60:.0f} minutes.", "", *rows])
 
 
-_COUNTED = ("points", "lost", "doubled")
+def _counted(tally: Tally) -> str:
+    counts = (tally.points, tally.lost, tally.doubled, tally.in_flight, tally.refused)
+    return " | ".join(f"{count:,}" for count in counts)
 
 
 def _latency(what: str, calls: Latency) -> str:

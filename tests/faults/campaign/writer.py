@@ -15,10 +15,13 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from campaign import journal as words
 from campaign import values
 from campaign.journal import Journal
+
+_LOOK = 0.004  # seconds between looks at what is acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,9 @@ def _log(part: Part, journal: Journal) -> None:
         given["spool_bytes"] = part.spool_bytes
     if part.buffer_bytes:
         given["buffer_bytes"] = part.buffer_bytes
+    start_run = penstock.start_run  # loads gRPC
     started = time.perf_counter_ns()
-    run = penstock.start_run(
+    run = start_run(
         experiment="faults", run_id=part.run_id, url=part.url, mode=part.mode, finish_timeout=part.timeout, **given
     )
     state, names = journal.words, values.names(part.width)
@@ -111,19 +115,25 @@ def _log(part: Part, journal: Journal) -> None:
         index += 1
         state[words.RETURNED] = index
         journal.took(took, index)
-        state[words.UNACKED] = unacked = run.unacked
-        state[words.ACKED] = max(state[words.ACKED], index - part.first - unacked)
-        state[words.STATE] = run.state == "parked"
-        if index % part.burst == 0:
-            ahead = (index - part.first) / part.rate - (time.monotonic() - began)
-            if ahead > 0:
-                time.sleep(ahead)
-            elif ahead < -0.5:
-                began -= ahead  # it was held up: it does not catch up at once
+        ahead = _look(part, state, run, began)
+        while index % part.burst == 0 and ahead > 0 and not state[words.STOP]:
+            time.sleep(min(ahead, _LOOK))
+            ahead = _look(part, state, run, began)
+        if ahead < -0.5:
+            began -= ahead  # it was held up: it does not catch up at once
     _end(part, journal, run)
 
 
-def _end(part: Part, journal: Journal, run: object) -> None:
+def _look(part: Part, state: Any, run: Any, began: float) -> float:
+    """Says how far it is; returns by how many seconds it is too early."""
+    calls = state[words.RETURNED] - part.first
+    state[words.UNACKED] = unacked = run.unacked
+    state[words.ACKED] = max(state[words.ACKED], calls - unacked)
+    state[words.STATE] = run.state == "parked"
+    return calls / part.rate - (time.monotonic() - began)
+
+
+def _end(part: Part, journal: Journal, run: Any) -> None:
     match part.end:
         case "exit":
             os._exit(0)

@@ -134,16 +134,15 @@ def many_ranks(stage: Stage) -> None:
 
 def poisoned(stage: Stage) -> None:
     """Among good records there are some that can never be stored. They alone are refused."""
-    proxy = stage.proxy(stage.server())
-    lives = stage.begin(proxy.address, poison=50)
+    # No connection is cut: who is told of a refusal is told once.
+    server = stage.server()
+    lives = stage.begin(server.grpc_address, poison=50)
     while len(stage.strikes) < stage.size.faults:
         time.sleep(0.2)
         stage.troupe.wait_acked()
         poison = sum(life.journal.words[words.RETURNED] // 50 for life in lives)
         while len(stage.strikes) < poison:
-            stage.strike("poison in a good batch")
-        if stage.chance.random() < 0.3:
-            proxy.cut(reset=True)
+            stage.strike("poison in a good batch", unacked=True)  # itself, to begin with
     stage.finish()
     for life in lives:
         state = life.journal.words
@@ -212,7 +211,8 @@ def crowded(stage: Stage) -> None:
         assert all(life.alive for life in lives), "\n".join(life.said for life in lives)
         forks = sum(life.journal.words[crowd.FORKS] for life in lives)
         while len(stage.strikes) < forks:
-            stage.strike("fork among threads and signals")
+            met = sum(life.journal.words[crowd.FORKS_UNACKED] for life in lives)
+            stage.strike("fork among threads and signals", unacked=sum(each.unacked for each in stage.strikes) < met)
         if stage.chance.random() < 0.05:
             proxy.cut(reset=True)
     stage.finish()
