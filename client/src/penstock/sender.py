@@ -99,7 +99,7 @@ class Sender:
         resume: bool = False,
     ) -> None:
         self.spool = spool
-        self.outbox = Outbox(spool, pace.batch_bytes)
+        self.outbox = Outbox(spool, pace.batch_bytes, acked=spool.head.base)
         self.state = State.OFFLINE if offline else State.NEW
         self.trouble = ""  # the last thing that went wrong
         self.settled = threading.Event()  # set when `state.over`
@@ -192,14 +192,16 @@ class Sender:
             thread.join(timeout)
             if thread.is_alive():
                 return  # it may still be reading
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of the files, and of the right to send them."""
         if isinstance(self.spool, Spool):
             keeper.forget(self.spool)
-        if self.state is State.CLOSED:
-            self._leave_behind()
         self.spool.release()
         self._home.release()
 
-    def _leave_behind(self) -> None:
+    def _mark_sent(self) -> None:
         try:
             self._home.sent(self.outbox.acked)
         except OSError as error:
@@ -221,6 +223,8 @@ class Sender:
                 self.trouble = f"{type(error).__name__}: {error}"
                 delay = self._backoff()
             if delay is None:
+                if self.state is State.CLOSED:
+                    self._let_go()  # there may be nobody who still waits for the end
                 return
             self._sleep(delay)
 
@@ -237,8 +241,8 @@ class Sender:
             create_run=create if create.ByteSize() else None,
             writer_id=self.spool.head.writer_id,
             epoch=self._home.epoch,
-            last_acked=self.outbox.acked - self.spool.head.base,
-            last_spooled=self.outbox.last_seq - self.spool.head.base,
+            last_acked=max(0, self.outbox.acked - self.spool.head.base),
+            last_spooled=max(0, self.outbox.last_seq - self.spool.head.base),
             attributes=self.spool.head.attributes,
             refused=self.refused,
             resume=self._resume,
@@ -249,6 +253,7 @@ class Sender:
         way = DirectStream if forks.may_stream() else RelayedStream
         with way(self._address, _METHOD, self._requests(session, news)) as stream:
             self._open = stream
+            self.state = State.SYNCING
             try:
                 for message in stream:
                     response = metrics_pb2.StreamMetricsResponse.FromString(message)
@@ -258,9 +263,10 @@ class Sender:
                         self._found()
                     if session.forgotten:
                         self._tell_forgotten(session.forgotten)
-                    self.state = State.DRAINING if session.draining else State.STREAMING
                     if session.end is End.FINISHED:
                         self._settle(State.CLOSED)
+                    else:
+                        self.state = State.DRAINING if session.draining else State.STREAMING
             except Broken as error:
                 broken = error
             finally:
@@ -281,8 +287,6 @@ class Sender:
                 if isinstance(message, bytes):
                     yield message
                 else:
-                    if not session.welcomed:
-                        self.state = State.SYNCING
                     _await(news, message)
         except Exception as error:  # noqa: BLE001  gRPC would say less of it
             _log.exception("run %s: the sender could not make a message", self._run_id)
@@ -350,8 +354,12 @@ class Sender:
         return code in _NEVER
 
     def _settle(self, state: State) -> None:
+        if state is self.state:
+            return
         self.state = state
-        if state is not State.CLOSED:
+        if state is State.CLOSED:
+            self._mark_sent()
+        else:
             self.spool.close()
         self.settled.set()
 

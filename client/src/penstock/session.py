@@ -20,6 +20,8 @@ _DEFAULT_WINDOW = 8 << 20
 _DEFAULT_MESSAGE = 4 << 20
 # A record that is there and cannot be read is looked for again after so many seconds.
 _LOOK_AGAIN = 0.05
+# Who logs wakes the sender; but an exception out of a signal handler may come between.
+_IDLE = 5.0
 # A stream that has defined this many shapes is opened anew, so that neither side keeps them for ever.
 _SHAPES_PER_STREAM = 20_000
 
@@ -51,9 +53,9 @@ class End(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to send: look again after `seconds`, or when something has happened. None: only then."""
+    """Nothing to send: look again after `seconds`, or when something has happened."""
 
-    seconds: float | None
+    seconds: float
 
 
 class Session:
@@ -170,7 +172,7 @@ class Session:
             return metrics_pb2.StreamMetricsRequest(finish=finish).SerializeToString()
         if self._outstanding or self._finish_sent:
             return self._wait_until(self._quiet_since + self._pace.stall_timeout, now)
-        return Wait(None)
+        return Wait(_IDLE)
 
     def _send(self, part: Batch, now: float) -> bytes:
         if not self._outstanding:

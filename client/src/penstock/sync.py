@@ -30,6 +30,7 @@ _log = logging.getLogger("penstock")
 _LOOK = 0.1  # seconds between looks at how far a sender has come
 _LEAVE = 5.0  # seconds for it to end
 _HEAD_BYTES = 2 << 20  # a head has all params and tags that a run began with
+_STUCK = 60.0  # seconds without an acknowledgement, after which the next spool has its turn
 _BRIEF = 1.0  # seconds for a server that has not taken the spool before
 # That no server is there is told in the outcome, and of the run that adopts.
 _HURRIED = Pace(backoff_most=2.0, absent_timeout=float("inf"))
@@ -215,16 +216,16 @@ def adopt_in_background(root: Path, address: Address) -> None:
 
 def _adopt(root: Path, address: Address) -> None:
     try:
+        places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())
         outcomes = []
         for directory in places.orphans(root):
             if _ended.is_set():
                 return
             last = owner.holder(directory)
             if last is not None and last.here and _address_of(directory) == address:
-                outcome = send(directory, ended=_ended, pace=_PATIENT)
+                outcome = send(directory, ended=_ended, timeout=_STUCK, pace=_PATIENT)
                 if outcome is not None and not _ended.is_set():
                     outcomes.append(outcome)
-        places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())
         _tell(outcomes)
     except OSError as error:
         _log.warning("%s: what earlier processes may have left there is not sent: %s; try `penstock sync`", root, error)

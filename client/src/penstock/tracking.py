@@ -35,6 +35,7 @@ _log = logging.getLogger("penstock")
 
 _INT64 = 2**63
 _NAMES_WARNED = 20
+_SETTLE_SECONDS = 5.0  # for a last try to get what is in memory to the disk
 
 _current: ContextVar[ActiveRun | None] = ContextVar("penstock_run", default=None)
 
@@ -306,7 +307,8 @@ class ActiveRun:
         sender, spool = self._sender, self._spool
         if sender.state is State.OFFLINE:
             forget(self)
-            spool.keep()
+            if spool.in_memory:
+                keeper.settle(_SETTLE_SECONDS)
             sender.stop(timeout=1.0)
             _log.info("run %s: %d records are in %s; `penstock sync` sends them", self.id, spool.count, spool.place)
             return self._refused == 0
@@ -350,6 +352,7 @@ class ActiveRun:
     def _after_fork(self) -> None:
         """In the child: leave the parent's stream alone. A writer of the child's own begins when it logs."""
         forks.keep(self._sender)
+        self._spool.abandon()
         self._child = True
         self._counting = threading.RLock()
         self._refused = 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import threading
-import time
 from contextlib import suppress
 
 from penstock.spool.spool import Spool
@@ -20,7 +20,9 @@ class _Keeper:
         self._spools: dict[int, Spool] = {}
         self._told: set[int] = set()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        # Reentrant, both: a signal handler may log, or end a run, while we are in here.
+        self._starting = threading.RLock()
+        self._hurry: queue.SimpleQueue[threading.Event] = queue.SimpleQueue()
 
     def watch(self, spool: Spool) -> None:
         self._spools[id(spool)] = spool
@@ -34,15 +36,24 @@ class _Keeper:
     def forget(self, spool: Spool) -> None:
         self._spools.pop(id(spool), None)
 
+    def settle(self, timeout: float) -> None:
+        done = threading.Event()
+        self._hurry.put(done)
+        done.wait(timeout)
+
     def _work(self) -> None:
         while True:
-            time.sleep(INTERVAL)
+            waiting = None
+            with suppress(queue.Empty):
+                waiting = self._hurry.get(timeout=INTERVAL)
             for key, spool in list(self._spools.items()):
                 try:
                     spool.keep()
                 except Exception:  # noqa: BLE001  a bug of ours must not end the keeping of the others
                     _log.exception("run %s: the spool could not be looked after", spool.head.run_id)
                 self._tell(key, spool)
+            if waiting is not None:
+                waiting.set()
 
     def _tell(self, key: int, spool: Spool) -> None:
         """Once when the disk fails, and once when it is well again."""
@@ -69,6 +80,11 @@ _keeper = _Keeper()
 def watch(spool: Spool) -> None:
     """Look after this spool, from here on."""
     _keeper.watch(spool)
+
+
+def settle(timeout: float) -> None:
+    """Look after all of them now, and wait for it, so long at most."""
+    _keeper.settle(timeout)
 
 
 def forget(spool: Spool) -> None:

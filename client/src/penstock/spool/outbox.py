@@ -31,12 +31,13 @@ class Source(Protocol):
 class Outbox:
     """The records of `source`, to be sent in batches of about `batch_bytes`."""
 
-    def __init__(self, source: Source, batch_bytes: int = 1 << 20) -> None:
-        self.acked = 0
+    def __init__(self, source: Source, batch_bytes: int = 1 << 20, acked: int = 0) -> None:
+        self.acked = acked
         self._source = source
         self._batch_bytes = batch_bytes
         self._reader = Reader(lambda: source.segments, batch_bytes)
         self._taken = 0.0
+        self._oldest: float | None = None  # when the first batch that is not acknowledged was read
         self._acked_values = 0
         self._lost: dict[int, int] = {}  # from which record on, how many
         # An old stream may still be looking for its next message when a new one begins.
@@ -68,17 +69,19 @@ class Outbox:
             batch = batch or self._source.rest(after)
             if batch is not None and batch.lost:
                 self._lost[batch.first_seq] = batch.lost
+            self._oldest = self._reader.since(self.acked)
             return batch
 
     def acknowledge(self, hwm: int) -> None:
         """The records to `hwm` are committed. A mark that was told before is nothing new."""
         with self._lock:
-            acked = min(hwm, self._source.count)
+            acked = min(hwm, self.last_seq)
             if acked <= self.acked:
                 return
             self.acked = acked
             self._acked_values = self._reader.values_to(acked)
             self._reader.forget(acked)
+            self._oldest = self._reader.since(acked)
             self._source.acknowledged(acked)
 
     def go_back(self, hwm: int) -> None:
@@ -97,8 +100,8 @@ class Outbox:
 
     @property
     def last_seq(self) -> int:
-        """The number of the last record."""
-        return self._source.count
+        """The number of the last record. One may have been read before whoever wrote it could count it."""
+        return max(self._source.count, self._reader.position)
 
     @property
     def lost(self) -> int:
@@ -108,7 +111,7 @@ class Outbox:
     @property
     def unacked(self) -> int:
         """How many records are not acknowledged."""
-        return self._source.count - self.acked
+        return max(0, self._source.count - self.acked)
 
     @property
     def unacked_points(self) -> int:
@@ -118,7 +121,6 @@ class Outbox:
     @property
     def unacked_since(self) -> float | None:
         """`time.monotonic()` of about the oldest record that is not acknowledged."""
-        with self._lock:
-            if not self.unacked:
-                return None
-            return self._reader.since(self.acked) or max(self._source.since, self._taken)
+        if not self.unacked:
+            return None
+        return self._oldest or max(self._source.since, self._taken)

@@ -51,7 +51,11 @@ def root(given: str | os.PathLike[str] | None = None) -> Path:
     """
     told = given or address.spool_dir()
     if told is not None:
-        return _usable(_in_shared(Path(told).expanduser().absolute()), "set PENSTOCK_SPOOL_DIR to another")
+        try:
+            place = Path(told).expanduser().absolute()
+        except RuntimeError as error:  # `~` of somebody who has no home
+            raise NoPlace(f"{told}: {error}; set PENSTOCK_SPOOL_DIR to another") from None
+        return _usable(_in_shared(place), "set PENSTOCK_SPOOL_DIR to another")
     home = _home()
     try:
         if home is not None:
@@ -65,7 +69,10 @@ def roots(given: str | os.PathLike[str] | None = None) -> list[Path]:
     """All directories that `root` may have answered, now or before, as far as they are there. Makes none."""
     told = given or address.spool_dir()
     if told is not None:
-        place = Path(told).expanduser().absolute()
+        try:
+            place = Path(told).expanduser().absolute()
+        except RuntimeError:
+            return []
         places = [place, place / _own()]
     else:
         places = [each for each in (_home(), _temporary()) if each is not None]

@@ -64,8 +64,8 @@ class Limits:
 
     @property
     def memory_segment_bytes(self) -> int:
-        """How long a segment in memory is."""
-        return min(self.segment, 4 << 20, max(16 << 10, self.memory // 8))
+        """How long a segment in memory is; each becomes a file, so they are not too many."""
+        return min(self.segment, 16 << 20, max(16 << 10, self.memory // 8))
 
 
 class Shape:
@@ -144,8 +144,14 @@ class Spool:
             record = body + _pack_check(_crc32(body))
             segment = shape.segment
             # This is nearly always so, and all of it is here, because a call costs more than what it does.
-            if segment is self._plain and segment is not None and self.disk_bytes + length <= self._most:
+            if (
+                segment is self._plain
+                and segment is not None
+                and not self._uncounted
+                and self.disk_bytes + length <= self._most
+            ):
                 counted = self._recounted
+                self._uncounted = True
                 try:
                     whole = write(segment.fd, record, length) == length
                 except BaseException:
@@ -156,6 +162,7 @@ class Spool:
                         segment.size += length
                         self.disk_bytes += length
                         self.count += 1
+                    self._uncounted = False
                 else:
                     self._go_to_memory(write_error())
                     whole = self._put(record, shape)
@@ -430,7 +437,10 @@ class Spool:
         self._retire()
 
     def _retire(self) -> None:
-        with self._lock:
+        """Does nothing while somebody writes: a signal handler that came upon a write may be waiting for us."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             goners = self._goners()
             if goners:
                 self.segments = tuple(segment for segment in self.segments if segment not in goners)
@@ -439,6 +449,8 @@ class Spool:
                     self.disk_bytes -= gone.size
                 else:
                     self.memory_bytes -= gone.size
+        finally:
+            self._lock.release()
         for gone in goners:
             gone.remove()
 
@@ -452,13 +464,21 @@ class Spool:
             else:
                 segment.acked_at = 0.0  # the server has forgotten it
         kept = sum(segment.size for segment in done)
+        room = self.limits.disk - self.disk_bytes
         goners = []
         for segment in done:
             since = segment.acked_at = segment.acked_at or now
-            if segment.memory is not None or kept > self.limits.kept or now - since > GRACE:
+            scarce = kept > self.limits.kept or room < 2 * self.limits.segment_bytes
+            if segment.memory is not None or scarce or now - since > GRACE:
                 goners.append(segment)
                 kept -= segment.size
+                room += segment.size
         return goners
+
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's. No lock is taken, which a thread may hold that is not here."""
+        for segment in self.segments:
+            segment.close()
 
     def release(self) -> None:
         """Let go of the files. Nothing is appended or read after that."""
