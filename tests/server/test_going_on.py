@@ -45,6 +45,28 @@ def test_a_run_that_has_ended_goes_on(channel: grpc.Channel, runs: RunServiceStu
     looking.cancel()
 
 
+def test_an_end_from_before_does_not_end_it(channel: grpc.Channel, runs: RunServiceStub, run_id: str) -> None:
+    """It was in the spool of the process that had the run before, and comes late."""
+    create = ru.CreateRunRequest(run_id=run_id, start_time_ms=1000)
+    writer = Conversation(channel, run_id, resume=True, create_run=create)
+    assert writer.hear().HasField("welcome")
+    finish(Conversation(channel, run_id), status=ru.RUN_STATUS_FAILED, end_time_ms=999, refused=3)
+    found = read(runs, run_id)
+    assert (found.status, found.HasField("end_time_ms")) == (ru.RUN_STATUS_RUNNING, False)
+    assert found.refused_records == 3
+    finish(Conversation(channel, run_id), status=ru.RUN_STATUS_RUNNING)
+    # Its own end is one, whatever its clock does.
+    finish(writer, status=ru.RUN_STATUS_FINISHED, end_time_ms=500)
+    assert read(runs, run_id).end_time_ms == 500
+
+
+def test_an_end_that_comes_after_ends_it(channel: grpc.Channel, runs: RunServiceStub, run_id: str) -> None:
+    create = ru.CreateRunRequest(run_id=run_id, start_time_ms=1000)
+    assert Conversation(channel, run_id, resume=True, create_run=create).hear().HasField("welcome")
+    finish(Conversation(channel, run_id), status=ru.RUN_STATUS_FAILED, end_time_ms=1001)
+    assert read(runs, run_id).status == ru.RUN_STATUS_FAILED
+
+
 @pytest.mark.parametrize("status", [ru.RUN_STATUS_RUNNING, ru.RUN_STATUS_SCHEDULED])
 def test_a_run_that_has_not_ended_stays_as_it_is(
     channel: grpc.Channel, runs: RunServiceStub, run_id: str, status: ru.RunStatus

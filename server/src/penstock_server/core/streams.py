@@ -54,12 +54,16 @@ class WriterStream:
             # Not for one that was stopped for a while and taken over: it would end the run under the other's hands.
             await writers.hold(conn, self._writer.writer_id, self._writer.epoch)
             changed = await writers.count_refused(conn, self._writer.writer_id, finish.refused)
-            if finish.status is not None:
+            status = finish.status
+            if status is not None:
                 await runs.lock_active(conn, run.workspace_id, run.run_id)
-                await runs.update(conn, run, None, finish.status, finish.end_ms)
-            if changed or finish.status is not None:
+                if finish.end_ms is not None and await runs.went_on(conn, run, self._writer.writer_id, finish.end_ms):
+                    status = None  # it comes late, out of the spool of a process that another has followed
+                else:
+                    await runs.update(conn, run, None, status, finish.end_ms)
+            if changed or status is not None:
                 await changes.notify_run(conn, run)
-        if finish.status is not None and finish.status.ended:
+        if status is not None and status.ended:
             self._ingest.run_ended(run.run_id)
         return FinishAck(self._writer.hwm)
 

@@ -140,7 +140,9 @@ class Ingest:
             hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
             changed = await writers.count_refused(conn, hello.writer_id, hello.refused)
             if hello.resume:
-                changed |= await runs.resume(conn, run)
+                begun = hello.create_run.start_ms if hello.create_run is not None else 0
+                now_ms = begun or time.time_ns() // 1_000_000
+                changed |= await runs.resume(conn, run, hello.writer_id, now_ms)
             if changed:
                 await changes.notify_run(conn, run)
             return hwm

@@ -10,6 +10,7 @@ from penstock_server.model.errors import NotActive, NotFound
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import NewRun, Run, RunId, RunStatus, format_run_id
+from penstock_server.model.streams import WriterId
 from penstock_server.postgres import metrics
 from penstock_server.postgres.database import Connection, Row
 
@@ -193,11 +194,22 @@ UPDATE runs SET status = 1, end_ms = NULL,
        updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
  WHERE id = $1 AND lifecycle = 1 AND status IN (3, 4, 5) RETURNING id
 """
+_RESUMED = "UPDATE runs SET resumed_ms = $2, resumed_by = $3 WHERE id = $1 AND lifecycle = 1"
+_WENT_ON = "SELECT resumed_by <> $2 AND resumed_ms > $3 FROM runs WHERE id = $1"
 
 
-async def resume(conn: Connection, run: RunRef) -> bool:
-    """Lets a run that has ended run again, without an end. Whether it had ended."""
+async def resume(conn: Connection, run: RunRef, writer_id: WriterId, now_ms: int) -> bool:
+    """Lets a run that has ended run again, without an end. Whether it had ended.
+
+    `now_ms` is by the clock of the writer that goes on with it.
+    """
+    await conn.execute(_RESUMED, run.run_id, now_ms, writer_id)
     return await conn.fetchval(_RESUME, run.run_id) is not None
+
+
+async def went_on(conn: Connection, run: RunRef, writer_id: WriterId, end_ms: int) -> bool:
+    """Whether another writer has gone on with the run after `end_ms`, when this one says that it ended."""
+    return bool(await conn.fetchval(_WENT_ON, run.run_id, writer_id, end_ms))
 
 
 # The run first and then what it has: whoever writes a run's params or tags takes its lock before.
