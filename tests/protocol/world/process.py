@@ -92,7 +92,10 @@ class Process:
 
     @classmethod
     def heir(cls, writer: Writer) -> Process:
-        return cls(writer, Stored.open(writer.directory))
+        try:
+            return cls(writer, Stored.open(writer.directory))
+        except Exception as error:
+            raise Broken(f"the spool cannot be read: {error!r}") from error
 
     @property
     def is_first(self) -> bool:
@@ -164,7 +167,10 @@ class Process:
         """The next message, if there is one."""
         assert self.session is not None
         assert self.connection is not None
-        message = self.session.next(now)
+        try:
+            message = self.session.next(now)
+        except Exception as error:
+            raise Broken(f"the client cannot make a message: {error!r}") from error
         if isinstance(message, bytes):
             self.connection.to_server.append(message)
         elif message is None:

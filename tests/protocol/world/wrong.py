@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from penstock.spool import reader, records
+from penstock.spool import reader
 from penstock_server.ingest import pipeline
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.ingest.writer import Writer
@@ -83,7 +83,6 @@ def no_checksum(patches: pytest.MonkeyPatch, model: Model) -> None:
     """What is in the spool is taken as it is."""
     patches.setattr(reader, "_crc32", lambda data: 0)
     patches.setattr(reader, "_unpack_check", lambda data, at: (0,))
-    patches.setattr(records, "whole", lambda data, at, *given: records.claimed(data, at))
 
 
 def _mark(row: database.Row) -> tuple[int, int]:
