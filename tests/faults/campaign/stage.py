@@ -28,6 +28,7 @@ from servers import ServerProcess
 _SECONDS = 240
 _LONGEST_PAUSE = 1.0  # between faults
 _HEAVIEST = 1 << 30  # bytes of a server: sixteen times what it may buffer
+_GONE = "ExecuteBatchError"  # so gRPC calls a message to a client that has just left: that is no bug
 _WHEN_UNACKED = 0.9  # of the faults struck, so many have to meet somebody unacknowledged
 
 
@@ -204,9 +205,10 @@ class Stage:
             if "Traceback" in life.said and life.part.end != "exception"
         ]
         problems += [
-            f"{server.data_dir.name} had an internal error"
+            f"{server.data_dir.name} had a bug:\n{line}"
             for server in self.servers
-            if "internal error" in log_of(server)
+            for line in log_of(server).splitlines()
+            if "internal error" in line and _GONE not in line
         ]
         struck = sum(strike.unacked for strike in self.strikes)
         if struck < _WHEN_UNACKED * len(self.strikes):
