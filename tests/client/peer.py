@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -85,6 +85,12 @@ class Stream:
 
     def ack(self) -> pb.StreamMetricsResponse:
         return pb.StreamMetricsResponse(ack=pb.Ack(hwm=self.writer.hwm))
+
+    def fail(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        """As the server itself ends a stream."""
+        self.context.set_trailing_metadata((("penstock-error", "Whatever"),))
+        self.context.abort(code, details)
+        raise AssertionError("abort raises")
 
     def end(self) -> Says:
         """Answers Finish, when it came."""

@@ -109,7 +109,7 @@ def say_no(code: grpc.StatusCode, until: int, *, welcome: bool) -> Callable[[Str
         if welcome:
             yield stream.welcome()
             next(stream.batches())
-        stream.context.abort(code, "no")
+        stream.fail(code, "no")
 
     return script
 

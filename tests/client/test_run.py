@@ -238,7 +238,7 @@ def test_what_the_server_refuses_is_told_and_the_rest_goes_on(caplog: pytest.Log
 
 def status(code: grpc.StatusCode, details: str) -> Any:
     def script(stream: Stream) -> Says:
-        stream.context.abort(code, details)
+        stream.fail(code, details)
         yield
 
     return script
@@ -270,6 +270,20 @@ def test_a_run_that_can_never_be_logged_to_is_told_once(
     assert sum("the run is deleted" in message and "NOT committed" not in message for message in errors) == 1
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED])
+def test_what_a_proxy_says_is_not_taken_for_the_server_s_word(code: grpc.StatusCode) -> None:
+    def script(stream: Stream) -> Says:
+        if stream.number < 3:
+            stream.context.abort(code, "Received http2 header with status: 404")
+        yield from plain(stream)
+
+    with Peer(script) as peer:
+        run = start(peer)
+        run.log({"loss": 1.0}, 1)
+        assert run.finish(timeout=30)
+    assert steps(peer) == [1]
+
+
 def test_a_writer_that_is_fenced_without_end_says_so_and_goes_on_spooling(caplog: pytest.LogCaptureFixture) -> None:
     with Peer(status(grpc.StatusCode.ABORTED, "taken over")) as peer:
         run = start(peer)
@@ -285,7 +299,7 @@ def test_a_writer_that_is_fenced_without_end_says_so_and_goes_on_spooling(caplog
 def test_a_child_whose_parent_is_not_there_yet_waits_for_it() -> None:
     def script(stream: Stream) -> Says:
         if stream.number < 3:
-            stream.context.abort(grpc.StatusCode.NOT_FOUND, "no such parent")
+            stream.fail(grpc.StatusCode.NOT_FOUND, "no such parent")
         yield from plain(stream)
 
     with Peer(script) as peer, start(peer, parent=uuid.uuid4().hex) as run:

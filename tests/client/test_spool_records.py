@@ -124,10 +124,10 @@ def test_what_is_logged_is_read(script: list[Any], limits: Limits, batch_bytes: 
     assert got == told(logged[len(logged) - len(got) :])
     assert len(got) + lost == outbox.unacked
 
-    first = spool.segments[0].first_seq if spool.segments else 1
     finish = pb.Finish(refused=3)
     spool.close(finish)
     spool.keep()
+    first = spool.segments[0].first_seq  # of what is kept now
     assert not spool.in_memory
     assert spool.memory_bytes == 0
     assert spool.disk_bytes == sum(segment.size for segment in spool.segments)

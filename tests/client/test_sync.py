@@ -333,7 +333,7 @@ def test_what_cannot_be_read_at_all(server: ServerProcess, nowhere: str, spool_r
     good = offline(nowhere)
     code, out, _ = cli("--url", server.grpc_address)
     assert code == 1
-    assert f"run {'ab' * 16}: NOT sent: cannot be read (IsADirectoryError" in out
+    assert f"run {'ab' * 16}: NOT sent: cannot be read (ValueError" in out
     assert "remove the directory if nothing in it is wanted" in out
     assert f"run {good}: sent, 302 records\n" in out
 

@@ -276,7 +276,7 @@ class Sender:
         if session.progressed or (session.welcomed and time.monotonic() - opened >= self._pace.backoff_most):
             self._failures = 0
         delay = self._decide(session, broken)
-        if session.end is End.STALLED or (broken is not None and broken.code is grpc.StatusCode.UNAVAILABLE):
+        if session.end is End.STALLED or (broken is not None and not broken.told):
             self._tell_if_absent()
         return delay
 
@@ -334,7 +334,7 @@ class Sender:
             return self._pace.backoff_most
         if not session.welcomed and code is grpc.StatusCode.ABORTED:
             return self._fenced(details, broken.epoch if broken else 0)
-        if self._hopeless(session, code):
+        if broken is not None and broken.told and self._hopeless(session, code):
             self._tell("parked", f"the server will not take this run: {details}. Nothing more is sent")
             self._settle(State.PARKED)
             return None

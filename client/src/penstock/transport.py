@@ -34,6 +34,11 @@ class Broken(Exception):
         return 0.0
 
     @property
+    def told(self) -> bool:
+        """Whether a Penstock server said so, and not something on the way to it."""
+        return any(key == "penstock-error" for key, _ in self.metadata)
+
+    @property
     def epoch(self) -> int:
         """Of the process that has taken a writer over; 0 when it is not told."""
         return next((int(value) for key, value in self.metadata if key == "penstock-epoch" and value.isdecimal()), 0)

@@ -400,6 +400,10 @@ class Spool:
                 self._rewrite()
                 self._retire()
                 for segment in self.segments:
+                    if segment.ended:
+                        segment.trim()
+                    elif not self.closed:
+                        segment.reserve()
                     segment.sync()
                 self.trouble = ""
             except OSError as error:
@@ -486,4 +490,5 @@ class Spool:
             self.closed = True
             self._plain = None
             for segment in self.segments:
+                segment.trim()
                 segment.close()
