@@ -44,7 +44,7 @@ class Ground:
 
     def close(self) -> None:
         """Stops it."""
-        self.go_on()
+        self._mend()
         self._embedded.stop()
         self._runner.close()
 
@@ -60,6 +60,7 @@ class Ground:
         try:
             yield name
         finally:
+            self._mend()
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -127,6 +128,12 @@ class Ground:
             yield
         finally:
             self.run(conn.close())
+
+    def _mend(self) -> None:
+        """Takes back whatever harm a campaign that was broken off has left."""
+        self.go_on()
+        self.revive()
+        self.let_in(-1)
 
     @property
     def log(self) -> str:

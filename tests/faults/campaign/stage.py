@@ -102,9 +102,9 @@ class Stage:
     def server(self, *args: str) -> ServerProcess:
         """One more replica, ready."""
         server = ServerProcess(self.directory / f"server-{len(self.servers)}", *args, dsn=self.dsn)
-        self._closing.callback(server.close)
-        self.servers.append(server)
-        return server.start().wait_ready()
+        self.servers.append(server.start())
+        self._closing.callback(server.kill)  # not stopped: PostgreSQL may be down, and a drain long
+        return server.wait_ready()
 
     def proxy(self, server: ServerProcess) -> Proxy:
         """A network before a server."""
