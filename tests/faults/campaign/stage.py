@@ -29,6 +29,7 @@ _SECONDS = 240
 _LONGEST_PAUSE = 1.0  # between faults
 _HEAVIEST = 1 << 30  # bytes of a server: sixteen times what it may buffer
 _GONE = "ExecuteBatchError"  # so gRPC calls a message to a client that has just left: that is no bug
+_MEETING = 2.0  # seconds
 _WHEN_UNACKED = 0.9  # of the faults struck, so many have to meet somebody unacknowledged
 
 
@@ -149,9 +150,11 @@ class Stage:
         self.recoveries.append(self.troupe.wait_acked())
 
     def strike(self, kind: str, detail: object = "", *, unacked: bool | None = None) -> None:
-        """To be called right before a fault."""
-        if unacked is None:
-            unacked = any(life.unacked for life in self.troupe.streaming)
+        """To be called right before a fault. Waits a little for a moment in which it meets somebody unacknowledged."""
+        until = time.monotonic() + _MEETING
+        while unacked is None:
+            met = any(life.unacked for life in self.troupe.streaming)
+            unacked = met if met or time.monotonic() > until else None
         self._weigh()
         self.strikes.append(Strike(time.monotonic() - self._began, kind, str(detail), unacked))
 
