@@ -155,6 +155,7 @@ class Stage:
         while unacked is None:
             met = any(life.unacked for life in self.troupe.streaming)
             unacked = met if met or time.monotonic() > until else None
+            time.sleep(0 if met else 0.001)
         self._weigh()
         self.strikes.append(Strike(time.monotonic() - self._began, kind, str(detail), unacked))
 
