@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -334,3 +336,44 @@ def test_whatever_becomes_of_it(data: st.DataObject) -> None:
         stored.release()
     finally:
         shutil.rmtree(named)
+
+
+def test_the_last_record_of_a_living_process_is_given_up_when_it_stays_unreadable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penstock.spool.spool._PATIENCE", 0.05)
+    place = Place()
+    spool = on_disk(place=place)
+    for step in range(3):
+        log(spool, (("loss",), [1.0], step, 1))
+    (path,) = place.path.glob("*.log")
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(b"\xff")
+    outbox = Outbox(spool)
+    first = outbox.take(0)
+    assert first is not None
+    assert first.last_seq == 2
+    assert outbox.take(2) is None  # for it may come
+    spool.close(pb.Finish())
+    deadline = time.monotonic() + 30
+    while (lost := outbox.take(2)) is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lost is not None
+    assert (lost.first_seq, lost.lost) == (3, 1)
+
+
+def test_a_spool_that_grows_after_it_was_read_says_so() -> None:
+    place = Place()
+    spool = on_disk(place=place)
+    log(spool, (("loss",), [1.0], 1, 1))
+    stored = Stored.open(place.path)
+    assert not stored.grown()
+    log(spool, (("loss",), [1.0], 2, 1))
+    assert stored.grown()
+    again = Stored.open(place.path)
+    assert not again.grown()
+    spool._begin_file()
+    assert again.grown()
+    stored.release()
+    again.release()

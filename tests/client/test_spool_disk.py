@@ -108,6 +108,26 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(tmpfs: Path) -> None:
     settled(spool, place, logged)
 
 
+def test_a_full_disk_gives_up_what_is_acknowledged(tmpfs: Path) -> None:
+    place = tmpfs / "spool"
+    place.mkdir()
+    spool = Spool(HEAD, lambda: place, Limits(segment=20_000))
+    logged: list[Any] = []
+    while not spool.trouble:
+        assert log_some(spool, logged, 10) == 0
+        if spool.segments[-1].size > 20_000:
+            spool.keep()
+    Outbox(spool).acknowledge(spool.segments[-1].first_seq - 1)  # all but what is in memory
+    assert len(list(place.glob("*.log"))) > 5
+    spool.keep()
+    spool.keep()
+    assert not spool.trouble
+    assert not spool.in_memory
+    assert log_some(spool, logged, 100) == 0
+    assert not spool.trouble
+    spool.release()
+
+
 def test_when_memory_is_full_too_what_is_refused_is_counted(tmpfs: Path) -> None:
     filler = tmpfs / "filler"
     filler.write_bytes(bytes(200 << 10))

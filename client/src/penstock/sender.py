@@ -203,6 +203,8 @@ class Sender:
 
     def _mark_sent(self) -> None:
         try:
+            if isinstance(self.spool, Stored) and self.spool.grown():
+                return  # it was taken from a living process by force; the rest is for the next
             self._home.sent(self.outbox.acked)
         except OSError as error:
             _log.warning("run %s: %s cannot be marked as sent: %s", self._run_id, self._home.path, error)

@@ -12,6 +12,7 @@ segment and the writing to it; the counting of what was written; the adding of a
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 import time
@@ -24,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
-from penstock.spool import records
+from penstock.spool import places, records
 from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, NUMBERED, Head, little
 from penstock.spool.segments import Segment, create, write, write_error
 from penstock.v1 import metrics_pb2
@@ -32,6 +33,11 @@ from penstock.v1 import metrics_pb2
 # With more than these, those that are known are forgotten: names that change all the time are no cache.
 _MANY_SHAPES = 10_000
 _MANY_NAMES_BYTES = 16 << 20
+
+# How long what has been written may be unreadable, in seconds.
+_PATIENCE = 2.0
+
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 # How long acknowledged segments are kept, in seconds, in case the server is restored from a backup.
 GRACE = 24 * 3600.0
@@ -129,6 +135,8 @@ class Spool:
         self._last: Segment | None = None
         self._plain: Segment | None = None  # the same, where appending to it takes but a `write`
         self._uncounted = False  # what was written last may be
+        self._missed: tuple[int, float] | None = None  # after which record nothing can be read, and since when
+        self._starved = False  # the disk is full
         self._recounted = 0  # records that were counted for those that wrote them
 
     # For the threads that log.
@@ -406,8 +414,18 @@ class Spool:
                         segment.reserve()
                     segment.sync()
                 self.trouble = ""
+                self._starved = False
             except OSError as error:
                 self.trouble = error.strerror or str(error)
+                if error.errno in _FULL:
+                    self._make_room()
+
+    def _make_room(self) -> None:
+        """On a full disk, what is kept for a rainy day goes first: of this run, and of those that are sent."""
+        self._starved = True
+        self._retire()
+        if self.place is not None:
+            places.sweep(self.place.parent, grace_seconds=places.GRACE_SECONDS, keep_bytes=0, now=time.time())
 
     def _rewrite(self) -> None:
         """Segments that end in memory, or in files that somebody has removed, into files. Raises OSError."""
@@ -432,8 +450,14 @@ class Spool:
     # For the outbox.
 
     def rest(self, position: int) -> Batch | None:
-        """Nothing: what is not there now will be in a moment."""
-        return None
+        """What is not there after record `position` will be in a moment; but when all is written, it is lost."""
+        if not self.closed or position >= self.count:
+            self._missed = None
+            return None
+        now = time.monotonic()
+        if self._missed is None or self._missed[0] != position:
+            self._missed = position, now
+        return Batch.of_lost(position + 1, self.count - position) if now - self._missed[1] > _PATIENCE else None
 
     def acknowledged(self, acked: int) -> None:
         """The records to `acked`, which may be less than before, are committed: what is too much of them goes."""
@@ -472,7 +496,7 @@ class Spool:
         goners = []
         for segment in done:
             since = segment.acked_at = segment.acked_at or now
-            scarce = kept > self.limits.kept or room < 2 * self.limits.segment_bytes
+            scarce = self._starved or kept > self.limits.kept or room < 2 * self.limits.segment_bytes
             if segment.memory is not None or scarce or now - since > GRACE:
                 goners.append(segment)
                 kept -= segment.size

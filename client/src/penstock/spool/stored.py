@@ -55,6 +55,11 @@ class Stored:
         self.lost = lost + self.count - reader.position
         return self
 
+    def grown(self) -> bool:
+        """Whether its process was alive after all, and has written more. Raises OSError."""
+        read = {segment.path: segment.size for segment in self.segments}
+        return any(path.stat().st_size != read.get(path, 0) for path in stored(self.place))
+
     def close(self, finish: metrics_pb2.Finish | None = None) -> None:
         """Nobody writes to it."""
 
