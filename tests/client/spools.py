@@ -15,7 +15,8 @@ from penstock.address import parse_address
 from penstock.batches import Batch, Update
 from penstock.spool.outbox import Outbox
 from penstock.spool.records import Head
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.retention import Limits
+from penstock.spool.spool import Spool
 from penstock.v1 import metrics_pb2 as pb
 from penstock.v1 import runs_pb2
 

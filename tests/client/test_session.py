@@ -16,7 +16,8 @@ from spools import HEAD, on_disk
 from penstock.batches import Update
 from penstock.session import End, Pace, Session, Wait
 from penstock.spool.outbox import Outbox
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.retention import Limits
+from penstock.spool.spool import Spool
 from penstock.v1 import metrics_pb2 as pb
 
 NAMES = [("loss",), ("loss", "acc"), ("acc", "loss"), tuple(f"m{i}" for i in range(20)), ("é", "日本")]

@@ -20,7 +20,7 @@ from penstock.batches import Update
 from penstock.session import End, Pace, Session
 from penstock.spool import records
 from penstock.spool.outbox import Outbox
-from penstock.spool.spool import Limits
+from penstock.spool.retention import Limits
 from penstock.spool.stored import Stored
 from penstock.v1 import metrics_pb2 as pb
 

@@ -16,8 +16,9 @@ from spools import HEAD, Place, everything, log, told
 
 from penstock.spool import segments
 from penstock.spool.outbox import Outbox
+from penstock.spool.retention import Limits
 from penstock.spool.segments import Segment
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.spool import Spool
 from penstock.spool.stored import Stored
 from penstock.v1 import metrics_pb2 as pb
 
@@ -248,7 +249,8 @@ from pathlib import Path
 from spools import HEAD, everything, log, told
 from test_spool_disk import frame, log_some, settled
 from penstock.spool.outbox import Outbox
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.retention import Limits
+from penstock.spool.spool import Spool
 place = Path({place!r})
 spool = Spool(HEAD, lambda: place, Limits(memory=1 << 20))
 logged = []

@@ -8,8 +8,8 @@ from penstock.batches import Update
 from penstock.spool.outbox import Outbox
 from penstock.spool.reader import Reader
 from penstock.spool.records import pack_shape
+from penstock.spool.retention import Limits
 from penstock.spool.segments import Segment
-from penstock.spool.spool import Limits
 from penstock.v1 import metrics_pb2 as pb
 
 FRAME = (("loss",), [0.5], 1, 1)

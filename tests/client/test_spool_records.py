@@ -20,8 +20,9 @@ from spools import HEAD, Place, everything, log, on_disk, shown, told
 from penstock.batches import Update
 from penstock.spool.outbox import Outbox
 from penstock.spool.reader import Reader
+from penstock.spool.retention import Limits
 from penstock.spool.segments import Segment
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.spool import Spool
 from penstock.spool.stored import Stored
 from penstock.v1 import metrics_pb2 as pb
 

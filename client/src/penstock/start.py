@@ -12,7 +12,7 @@ from penstock.names import NAME_LIMIT, fit, text_problem
 from penstock.origin import find_origin, rank
 from penstock.run_ids import new_run_id, parse_run_id, shared_run_id
 from penstock.session import Pace
-from penstock.spool.spool import Limits
+from penstock.spool.retention import Limits
 from penstock.sync import adopt_in_background
 from penstock.tracking import ActiveRun, Plan, current
 from penstock.v1 import runs_pb2

@@ -28,7 +28,8 @@ from penstock.session import Pace
 from penstock.spool import keeper
 from penstock.spool.home import Home
 from penstock.spool.records import Head
-from penstock.spool.spool import Limits, Spool
+from penstock.spool.retention import Limits
+from penstock.spool.spool import Spool
 from penstock.v1 import metrics_pb2, runs_pb2
 
 _log = logging.getLogger("penstock")

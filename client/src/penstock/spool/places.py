@@ -23,13 +23,13 @@ from pathlib import Path
 
 from penstock import address
 from penstock.spool import owner
+from penstock.spool.segments import SUFFIX
 
 # How long what is sent is kept, for a server that is restored from a backup, and how much of it.
 GRACE_SECONDS = 24 * 3600.0
 KEEP_BYTES = 1 << 30
 
 SENT = "sent"
-SEGMENT_SUFFIX = ".log"
 _SENT_DRAFT = ".sent-"
 _TRIAL = ".trial-"
 _GONE = ".gone-"
@@ -246,7 +246,7 @@ def _segments(directory: Path) -> Iterator[os.stat_result]:
     with os.scandir(directory) as entries:
         for each in entries:
             with suppress(FileNotFoundError):  # removed meanwhile
-                if each.name.endswith(SEGMENT_SUFFIX):
+                if each.name.endswith(SUFFIX):
                     yield each.stat(follow_symlinks=False)
 
 
@@ -302,7 +302,7 @@ def _empty(gone: Path) -> None:
     """Remove what is known by its name; the directory too, when that was all."""
     with suppress(OSError):  # others are at it, or something is in there that is not ours
         for name in os.listdir(gone):  # noqa: PTH208
-            ours = name == SENT or name.startswith(_SENT_DRAFT) or name.endswith(SEGMENT_SUFFIX) or owner.is_ours(name)
+            ours = name == SENT or name.startswith(_SENT_DRAFT) or name.endswith(SUFFIX) or owner.is_ours(name)
             if ours:
                 with suppress(OSError):
                     (gone / name).unlink()

@@ -20,13 +20,13 @@ import zlib
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
 from penstock.spool import places, records
 from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, NUMBERED, Head, little
+from penstock.spool.retention import Limits, goners
 from penstock.spool.segments import Segment, create, write, write_error
 from penstock.v1 import metrics_pb2
 
@@ -39,39 +39,11 @@ _PATIENCE = 2.0
 
 _FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
-# How long acknowledged segments are kept, in seconds, in case the server is restored from a backup.
-GRACE = 24 * 3600.0
-
 _INT64_MAX = 2**63 - 1
 
 _crc32 = zlib.crc32
 _pack_frame = FRAME_PREFIX.pack
 _pack_check = CHECK.pack
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is kept, in bytes."""
-
-    disk: int = 8 << 30
-    memory: int = 256 << 20  # while the disk does not take it
-    keep: int = 1 << 30  # what is acknowledged, for a server that is restored from a backup
-    segment: int = 64 << 20
-
-    @property
-    def kept(self) -> int:
-        """How much of what is acknowledged is kept: what is not comes first."""
-        return min(self.keep, self.disk // 2)
-
-    @property
-    def segment_bytes(self) -> int:
-        """How long a segment is; shorter where little may be kept, which is let go of segment by segment."""
-        return min(self.segment, max(64 << 10, self.disk // 8))
-
-    @property
-    def memory_segment_bytes(self) -> int:
-        """How long a segment in memory is; each becomes a file, so they are not too many."""
-        return min(self.segment, 16 << 20, max(16 << 10, self.memory // 8))
 
 
 class Shape:
@@ -469,39 +441,17 @@ class Spool:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            goners = self._goners()
-            if goners:
-                self.segments = tuple(segment for segment in self.segments if segment not in goners)
-            for gone in goners:
-                if gone.memory is None:
-                    self.disk_bytes -= gone.size
+            gone = goners(self.segments, self.acked, self.limits, self.disk_bytes, starved=self._starved)
+            self.segments = tuple(segment for segment in self.segments if segment not in gone)
+            for segment in gone:
+                if segment.memory is None:
+                    self.disk_bytes -= segment.size
                 else:
-                    self.memory_bytes -= gone.size
+                    self.memory_bytes -= segment.size
         finally:
             self._lock.release()
-        for gone in goners:
-            gone.remove()
-
-    def _goners(self) -> list[Segment]:
-        """Of the acknowledged segments: those in memory, the old ones, and what is too much, the oldest first."""
-        now = time.monotonic()
-        done = []
-        for segment, following in pairwise(self.segments):
-            if following.first_seq - 1 <= self.acked:
-                done.append(segment)
-            else:
-                segment.acked_at = 0.0  # the server has forgotten it
-        kept = sum(segment.size for segment in done)
-        room = self.limits.disk - self.disk_bytes
-        goners = []
-        for segment in done:
-            since = segment.acked_at = segment.acked_at or now
-            scarce = self._starved or kept > self.limits.kept or room < 2 * self.limits.segment_bytes
-            if segment.memory is not None or scarce or now - since > GRACE:
-                goners.append(segment)
-                kept -= segment.size
-                room += segment.size
-        return goners
+        for segment in gone:
+            segment.remove()
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's. No lock is taken, which a thread may hold that is not here."""
