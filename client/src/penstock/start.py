@@ -58,7 +58,7 @@ def start_run(
             PENSTOCK_MODE, or else online.
         spool_dir: what is logged is written to files in there, and sent from there. None: PENSTOCK_SPOOL_DIR, or else
             a directory of this user's.
-        spool_bytes: how much of the disk this run may take on this machine.
+        spool_bytes: how much of the disk this process may take for the run.
         buffer_bytes: how much is kept in memory where the disk does not take it.
         durability: "cache": what was logged outlives the process at once, and a loss of power after a second.
             "fsync": each call waits for the disk.
