@@ -84,7 +84,7 @@ def _log(part: Part, journal: Journal) -> None:
 
     given: dict[str, object] = {}
     if not part.patient:
-        given["pace"] = Pace(welcome_timeout=1.0, stall_timeout=2.0, leave_timeout=2.0, backoff_most=2.0)
+        given["pace"] = Pace(welcome_timeout=4.0, stall_timeout=6.0, leave_timeout=2.0, backoff_most=2.0)
     if part.spool_bytes:
         given["spool_bytes"] = part.spool_bytes
     if part.buffer_bytes:

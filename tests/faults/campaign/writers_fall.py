@@ -122,7 +122,7 @@ def many_ranks(stage: Stage) -> None:
     run_id = stage.part(1, "").run_id
     ranks = stage.size.writers
     for rank in range(ranks):
-        part = stage.part(rank + 1, server.grpc_address, run_id=run_id)
+        part = stage.part(rank + 1, server.grpc_address, run_id=run_id, patient=True)  # they start all at once
         stage.troupe.begin(replace(part, rank=rank, ranks=ranks))
     stage.troupe.wait_streaming()
     for _ in stage.rounds():
