@@ -18,8 +18,9 @@ from frames import CALLER, Sender, expected, hello, logs, make_run, plain_sql, w
 from penstock_server.core.metrics import Metrics
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.model.changes import RunRef
-from penstock_server.model.errors import PenstockError, Unavailable
+from penstock_server.model.errors import ParamChanged, PenstockError, Unavailable
 from penstock_server.model.metrics import Point
+from penstock_server.model.streams import Update
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.embedded import Embedded
@@ -126,6 +127,24 @@ async def test_who_waits_for_nothing_is_not_called_failing(
                 await asyncio.sleep(0.02)
 
 
+async def test_a_batch_that_is_refused_once_the_database_is_back_is_the_end_of_failing(
+    dsn: str, db: Database, administrator: asyncpg.Connection
+) -> None:
+    name, run = name_of(dsn), await make_run(db)
+    async with working(db, BUDGET) as ingest:
+        await ingest.log(CALLER, run, [], [Update(True, "a", "1")], None)
+        await administrator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await administrator.execute(CUT, name)
+        clashing = asyncio.create_task(ingest.log(CALLER, run, [], [Update(True, "a", "2")], None))
+        async with asyncio.timeout(30):
+            while "failing" not in (ingest.problem or ""):
+                await asyncio.sleep(0.01)
+        await administrator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        with pytest.raises(ParamChanged):
+            await clashing
+        assert ingest.problem is None
+
+
 async def test_a_database_that_is_out_of_connections(
     postgres: Any, dsn: str, db: Database, administrator: asyncpg.Connection
 ) -> None:
@@ -174,24 +193,27 @@ async def test_a_disk_that_is_full(dsn: str, db: Database, administrator: asyncp
     with small_disk(data.parent / f"small-{name_of(dsn)}") as disk:
         os.chown(disk, data.stat().st_uid, -1)
         await administrator.execute(f"CREATE TABLESPACE small LOCATION '{disk}'")
-        async with db.connection() as conn:
-            await conn.execute("ALTER TABLE metric_segments SET TABLESPACE small")
-        async with working(db, BUDGET) as ingest:
-            writing = Writing(ingest, run)
-            await writing.reached(100)
-            with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-                while True:
-                    filler.write(bytes(4096))
-            await writing.stuck()
-            assert ingest._budget.used <= BUDGET
-            assert "failing" in (ingest.problem or "")
-            (disk / "filler").unlink()
-            await writing.done()
-            assert ingest.problem is None
-        await exact(db, run)
-        async with db.connection() as conn:
-            await conn.execute("ALTER TABLE metric_segments SET TABLESPACE pg_default")
-        await administrator.execute("DROP TABLESPACE small")
+        try:
+            async with db.connection() as conn:
+                await conn.execute("ALTER TABLE metric_segments SET TABLESPACE small")
+            async with working(db, BUDGET) as ingest:
+                writing = Writing(ingest, run)
+                await writing.reached(100)
+                with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+                    while True:
+                        filler.write(bytes(4096))
+                await writing.stuck()
+                assert ingest._budget.used <= BUDGET
+                assert "failing" in (ingest.problem or "")
+                (disk / "filler").unlink()
+                await writing.done()
+                assert ingest.problem is None
+            await exact(db, run)
+        finally:
+            (disk / "filler").unlink(missing_ok=True)
+            async with db.connection() as conn:
+                await conn.execute("ALTER TABLE metric_segments SET TABLESPACE pg_default")
+            await administrator.execute("DROP TABLESPACE small")
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from frames import CALLER, Sender, expected, hello, logs, make_run, plain_sql, working
@@ -19,6 +19,7 @@ from penstock_server.model.streams import Hello
 from penstock_server.postgres.database import Database
 
 OTHERS = 10
+ROOM = 100_000
 
 
 @asynccontextmanager
@@ -93,6 +94,65 @@ async def test_of_many_runs_in_one_flush_the_held_ones_are_found(db: Database) -
         await exact(db, run, 4)
 
 
+async def beside(db: Database, run: RunRef) -> RunRef:
+    """A run that goes through the same pipeline as this one."""
+    while True:
+        other = await make_run(db)
+        if (other.run_id.int - run.run_id.int) % 2 == 0:
+            return other
+
+
+async def write(ingest: Ingest, run: RunRef, opening: Hello, count: int) -> None:
+    """A client that puts as much as it may, and opens again whenever its stream ends."""
+    while True:
+        with suppress(PenstockError):
+            writer = await ingest.open(CALLER, run, opening)
+            sender = Sender(seq=writer.hwm + 1)
+            for first in range(writer.hwm, count, 10):
+                await writer.put(sender.batch(logs(first, min(10, count - first))))
+            await writer.reached(count)
+            return
+        await asyncio.sleep(0.1)
+
+
+async def test_the_writers_of_a_held_run_leave_room_for_everybody_else(db: Database) -> None:
+    run = await make_run(db)
+    async with working(db, ROOM) as ingest:
+        await begin(ingest, run)
+        bystander, sender = await begin(ingest, await beside(db, run))
+        async with held(db, run):
+            writing = [asyncio.create_task(write(ingest, run, hello(run), 600)) for _ in range(9)]
+            async with asyncio.timeout(30):
+                while ingest._budget.used < ROOM // 5:
+                    await asyncio.sleep(0.01)
+                for step in range(1, 40):
+                    await bystander.put(sender.batch(logs(step, 1)))
+                    await bystander.reached(step + 1)
+                    assert ingest._budget.used <= ROOM
+        await asyncio.gather(*writing)
+        assert ingest.problem is None
+    async with db.connection() as conn:
+        counts = await conn.fetch("SELECT count FROM run_metrics WHERE run_id = $1", run.run_id)
+    assert [row[0] for row in counts] == [9 * 600 + 1] * 2
+
+
+async def test_however_many_runs_are_held_the_others_have_half_of_the_time(db: Database) -> None:
+    runs = [await make_run(db)]
+    runs += [await beside(db, runs[0]) for _ in range(3)]
+    async with working(db) as ingest:
+        writers = [await begin(ingest, run) for run in runs]
+        bystander, other_sender = writers.pop()
+        async with held(db, runs[0]), held(db, runs[1]), held(db, runs[2]):
+            for writer, sender in writers:
+                await writer.put(sender.batch(logs(1, 1)))
+            await asyncio.sleep(5)  # until each of them is tried for as long as any
+            async with asyncio.timeout(25):
+                for step in range(1, 200):
+                    await bystander.put(other_sender.batch(logs(step, 1)))
+                    await bystander.reached(step + 1)
+        await asyncio.gather(*(writer.reached(2) for writer, _ in writers))
+
+
 async def test_what_comes_meanwhile_waits_behind_what_is_held(db: Database) -> None:
     run = await make_run(db)
     async with working(db) as ingest:
@@ -101,7 +161,7 @@ async def test_what_comes_meanwhile_waits_behind_what_is_held(db: Database) -> N
         async with held(db, run):
             for step in range(1, 40):
                 await writer.put(sender.batch(logs(step, 1)))
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.01)
             waiting = asyncio.create_task(
                 metrics.log_batch(CALLER, run.run_id, [Point("x", 1.0, 0, 5)], {"a": "1"}, {})
             )

@@ -29,6 +29,8 @@ from penstock_server.postgres.database import LOCK_SECONDS, Database
 
 # While one commits, the next can be written; more would only make each other's flushes smaller.
 _PIPELINES = 2
+# What part of the buffer a pipeline keeps of runs that wait for somebody's rows. The rest is everybody else's.
+_ASIDE = 1 / 4
 # A unary batch that finds the buffer full or the database away waits this long before it is turned away.
 _PATIENCE = 5.0
 # How often it is looked whether those who write still may. In mid-stream a flush tells; this is for idle ones.
@@ -51,7 +53,8 @@ class Ingest:
         self._shapes = Shapes(db)
         self._compactor = Compactor(db)
         self._announcer = Announcer(db)
-        self._pipelines = [Pipeline(db, self._left, self._committed) for _ in range(_PIPELINES)]
+        aside = round(_ASIDE * budget_bytes)
+        self._pipelines = [Pipeline(db, self._left, self._committed, aside) for _ in range(_PIPELINES)]
         self._writers: dict[WriterId, Writer] = {}
         self._all_closed = asyncio.Event()
         self._all_closed.set()

@@ -12,7 +12,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import structlog
@@ -40,8 +40,13 @@ log = structlog.get_logger(__name__)
 class Pipeline:
     """Commits parcels in the order in which they are put, until it is cancelled."""
 
-    def __init__(self, db: Database, done: Callable[[Parcel], None], committed: Callable[[Parcel], None]) -> None:
-        """`done` is told of each parcel that has left, one way or the other; before it `committed`, of the durable."""
+    def __init__(
+        self, db: Database, done: Callable[[Parcel], None], committed: Callable[[Parcel], None], aside_bytes: int
+    ) -> None:
+        """`done` is told of each parcel that has left, one way or the other; before it `committed`, of the durable.
+
+        Of the runs that wait for somebody's rows it keeps `aside_bytes` at most.
+        """
         self._db = db
         self._done = done
         self._committed = committed
@@ -49,7 +54,7 @@ class Pipeline:
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._aside = Aside()
+        self._aside = Aside(aside_bytes)
         self._hopeful = asyncio.Event()
         self._conn: Connection | None = None
         self.failing_since: float | None = None
@@ -84,7 +89,7 @@ class Pipeline:
                 await self._flush_aside()
                 started = time.perf_counter()
                 taken = self._take(self._queue)
-                await self._flush(taken)
+                await self._flush(taken, self._aside.patience)
                 flushed = time.perf_counter()
                 flushed_many, took = len(taken) > 1, flushed - started
         finally:
@@ -113,7 +118,7 @@ class Pipeline:
         held = self._aside.take()
         if held is not None:
             await self._flush(self._take(held.parcels), held.patience)
-            self._aside.follow(held.parcels)
+            self._follow(held.parcels)
 
     async def _flush(self, taken: Sequence[Parcel], patience: float | None = None) -> None:
         """Commits the parcels, whatever it takes; with `patience`, waits no longer than that for a row."""
@@ -125,9 +130,12 @@ class Pipeline:
                     self._conn = await self._db.connect(lock_seconds=_PATIENCE)
                 outcome = await commit(self._conn, taken, patience)
             except Refused as refusal:
+                self.failing_since = None
                 await self._refuse(taken, refusal.error)
                 return
             except OutcomeUnknown as unknown:
+                # Those who sent it find out. Until they do there may be nothing to find it out with.
+                self.failing_since = None
                 await self._disconnect()
                 log.warning(
                     "the connection broke during a commit; its streams will ask for their marks",
@@ -142,6 +150,7 @@ class Pipeline:
                 telemetry.ingest_flushes.labels("held" if verdict is Verdict.HELD else "retried").inc()
                 match verdict:
                     case Verdict.HELD:
+                        self.failing_since = None
                         await self._put_aside(taken, patience)
                         return
                     case Verdict.RETRY:
@@ -152,6 +161,7 @@ class Pipeline:
                         backoff = min(_BACKOFF_MAX, 2 * backoff)
                         taken = self._still_wanted(taken)
                     case Verdict.REFUSE:
+                        self.failing_since = None
                         await self._refuse(taken, InvalidArgument("batch", "PostgreSQL cannot store it"))
                         log.warning("a batch was refused by PostgreSQL", error=str(error), parcels=len(taken))
                         return
@@ -178,7 +188,14 @@ class Pipeline:
             return
         if patience is None or patience <= LEAST_PATIENCE:
             log.warning("another holds a row of a run; its batches wait", run_id=format_run_id(run_ids[0]))
-        self._aside.put(taken, patience or 0.0)
+        self._give_up(self._aside.put(taken, patience or 0.0))
+
+    def _follow(self, parcels: Iterable[Parcel]) -> None:
+        self._give_up(self._aside.follow(parcels))
+
+    def _give_up(self, parcels: Sequence[Parcel]) -> None:
+        """What would take the room of everybody else is with those who sent it."""
+        self._fail(parcels, Unavailable("another holds a row of the run, and no more of it is kept meanwhile", 1.0))
 
     async def _refuse(self, taken: Sequence[Parcel], error: Exception) -> None:
         """Finds the offender by halves; the others are committed without it."""
@@ -205,7 +222,7 @@ class Pipeline:
             if parcel.origin.gone:
                 self._done(parcel)
             elif parcel.run.run_id in self._aside:
-                self._aside.follow([parcel])
+                self._follow([parcel])
             else:
                 wanted.append(parcel)
         return wanted
