@@ -21,6 +21,7 @@ from penstock_server.model.access import WorkspaceId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import binary
 from penstock_server.postgres.binary import Float64s, Int64s
+from penstock_server.postgres.copying import copy
 from penstock_server.postgres.database import Connection, Row
 from penstock_server.postgres.points import Columns
 
@@ -148,7 +149,7 @@ def split(points: Columns) -> list[Columns]:
 
 async def append(conn: Connection, rows: Sequence[Sequence[binary.Field]]) -> None:
     """Writes chunks made by `row`, in order."""
-    await conn.copy_to_table("metric_chunks", columns=_COLUMNS, format="binary", source=binary.rows(rows))
+    await copy(conn, "metric_chunks", _COLUMNS, binary.rows(rows))
 
 
 # The pairs come as two arrays of equal length.

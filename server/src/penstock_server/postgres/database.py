@@ -25,8 +25,8 @@ _GRACE_SECONDS = 5.0
 _CONNECT_SECONDS = 10.0
 _ACQUIRE_SECONDS = 10.0
 _READY_SECONDS = 2.0
-# Where waiting for what another holds would keep a connection from those who need it for something else.
-LOCK_SECONDS = 3.0
+# Waiting for what another holds keeps a connection of the pool from those who need it for something else.
+_LOCK_SECONDS = 3.0
 _CLOSE_SECONDS = 5.0
 
 _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('server_encoding')"
@@ -38,6 +38,7 @@ class Database:
     def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
         self._dsn = dsn
         self._pool = pool
+        self._waiting = asyncio.Semaphore(max(1, pool.get_max_size() // 2))
         self._probe: Connection | None = None
         self._probing = asyncio.Lock()
         self._closed = False
@@ -55,7 +56,7 @@ class Database:
                 max_size=max_connections,
                 timeout=_CONNECT_SECONDS,
                 command_timeout=STATEMENT_SECONDS + _GRACE_SECONDS,
-                server_settings=_server_settings(STATEMENT_SECONDS),
+                server_settings=_server_settings(STATEMENT_SECONDS, _LOCK_SECONDS),
                 init=_vet_another,
                 reset=_leave,
             )
@@ -87,19 +88,27 @@ class Database:
                     raise
 
     @contextlib.asynccontextmanager
-    async def transaction(
-        self, *, snapshot: bool = False, read_only: bool = False, lock_seconds: float | None = None
-    ) -> AsyncIterator[Connection]:
-        """A pooled connection in one transaction; a `snapshot` sees one state all along. Raises Unavailable.
-
-        With `lock_seconds` a statement that waits longer than that for what another holds is given up.
-        """
+    async def transaction(self, *, snapshot: bool = False, read_only: bool = False) -> AsyncIterator[Connection]:
+        """A pooled connection in one transaction; a `snapshot` sees one state all along. Raises Unavailable."""
         async with self.connection() as conn:
             isolation = "repeatable_read" if snapshot else "read_committed"
             async with conn.transaction(isolation=isolation, readonly=read_only):
-                if lock_seconds is not None:
-                    await limit_locks(conn, lock_seconds)
                 yield conn
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[Connection]:
+        """A transaction that may have to wait for a run's rows. Such have half of the pool at most. Raises Unavailable.
+
+        Somebody may hold the rows for long, and all the writers of a run come again and again to wait for them.
+        """
+        with translated():
+            async with asyncio.timeout(_ACQUIRE_SECONDS):
+                await self._waiting.acquire()
+        try:
+            async with self.transaction() as conn:
+                yield conn
+        finally:
+            self._waiting.release()
 
     async def connect(
         self, *, statement_seconds: float = STATEMENT_SECONDS, lock_seconds: float | None = None

@@ -12,7 +12,7 @@ from penstock_server.model.access import WorkspaceId
 from penstock_server.model.errors import NotFound
 from penstock_server.model.metrics import MetricSummary
 from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.postgres.database import LOCK_SECONDS, Connection, Database
+from penstock_server.postgres.database import Connection, Database
 
 _KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
 # Ids are given out under the run's lock, one writer after another. The statement sees the count as the lock
@@ -39,7 +39,7 @@ async def metric_ids(db: Database, run_id: RunId, names: Sequence[str]) -> dict[
     async with db.connection() as conn:
         known: dict[str, int] = dict(await conn.fetch(_KNOWN, run_id, names))
     if len(known) < len(names):
-        async with db.transaction(lock_seconds=LOCK_SECONDS) as conn:
+        async with db.waiting() as conn:
             known |= dict(await conn.fetch(_NAME, run_id, names))
             if len(known) < len(names):
                 known = dict(await conn.fetch(_KNOWN, run_id, names))

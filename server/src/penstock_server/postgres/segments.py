@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import binary
+from penstock_server.postgres.copying import copy
 from penstock_server.postgres.database import Connection, Row
 
 _COLUMNS = (
@@ -95,12 +96,7 @@ class Segment:
 
 async def append(conn: Connection, segments: Sequence[NewSegment]) -> None:
     """Writes the segments, in order."""
-    await conn.copy_to_table(
-        "metric_segments",
-        columns=_COLUMNS,
-        format="binary",
-        source=binary.rows(segment.row() for segment in segments),
-    )
+    await copy(conn, "metric_segments", _COLUMNS, binary.rows(segment.row() for segment in segments))
 
 
 _COLUMNS_READ = """
