@@ -19,7 +19,7 @@ _LEAVE_SECONDS = 5.0  # for a COPY that is broken off to end
 
 
 async def copy(conn: Connection, table: str, columns: Sequence[str], rows: AsyncIterable[bytes]) -> None:
-    """Copies rows, in PostgreSQL's binary form, into a table. Raises what PostgreSQL says, or that it says no more."""
+    """Copies rows, in PostgreSQL's binary form, into a table. Raises what PostgreSQL says, and that it is gone."""
     ended = asyncio.get_running_loop().create_future()
 
     def end(_: object) -> None:
@@ -41,3 +41,5 @@ async def copy(conn: Connection, table: str, columns: Sequence[str], rows: Async
         if not copying.done():
             copying.cancel()
             await asyncio.wait((copying,), timeout=_LEAVE_SECONDS)
+            if copying.done() and not copying.cancelled():
+                copying.exception()  # why it was broken off has been raised already
