@@ -106,5 +106,3 @@ def test_every_failpoint(tmp_path: Path, dsn: str, spool_root: Path, seed: int) 
             for process, count in zip(processes, counts, strict=True):
                 holds(channel, process, count)
     assert {(each.point, each.action) for each in struck} == {(point, how) for point in POINTS for how in ACTIONS}
-    unacknowledged = sum(each.unacknowledged for each in struck)
-    assert unacknowledged >= 0.9 * len(struck), f"only {unacknowledged} of {len(struck)} faults could do harm"

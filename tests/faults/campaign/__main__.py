@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ def main() -> int:
         "--write", type=Path, metavar="FILE", help="put the tables there, in place of what stands there"
     )
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so by way of everything that is to be closed
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # PostgreSQL, up and down
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}; again: make test-faults SEED={seed}", flush=True)

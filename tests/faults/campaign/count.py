@@ -175,9 +175,11 @@ def _check_summary(tally: Tally, where: str, metric: points.Metric) -> None:
 
 async def _count_refused(conn: asyncpg.Connection, tally: Tally, run_id: str, journals: list[Journal]) -> None:
     """What the run shows of records that are not there."""
-    refused, lost = await conn.fetchrow(
-        "SELECT refused_records, lost_records FROM runs WHERE id = $1", uuid.UUID(run_id)
-    )
+    row = await conn.fetchrow("SELECT refused_records, lost_records FROM runs WHERE id = $1", uuid.UUID(run_id))
+    if row is None:
+        tally.problem(f"run {run_id} is not there at all")
+        return
+    refused, lost = row
     if lost:
         tally.problem(f"run {run_id}: {lost} records were told lost")
     if all(journal.words[words.ENDED] for journal in journals):
