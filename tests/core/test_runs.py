@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from penstock_server.core.experiments import Experiments
@@ -18,6 +19,7 @@ from penstock_server.model.errors import (
     NotActive,
     NotFound,
     ParamChanged,
+    Unavailable,
 )
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.lifecycle import Lifecycle, View
@@ -416,3 +418,23 @@ async def test_search_sees_the_stages_it_is_asked_for(runs: Runs) -> None:
     await runs.delete(CALLER, gone.id)
     for view, ids in ((View.ACTIVE, [kept.id]), (View.DELETED, [gone.id]), (View.ALL, [gone.id, kept.id])):
         assert [run.id for run in (await runs.search(CALLER, view=view))[0]] == ids
+
+
+async def test_who_waits_for_a_run_that_somebody_holds_leaves_connections_to_the_others(
+    runs: Runs, db: Database, dsn: str
+) -> None:
+    run, other = await runs.create(CALLER, NewRun()), await runs.create(CALLER, NewRun())
+    holder = await asyncpg.connect(dsn)
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM runs WHERE id = $1 FOR UPDATE", run.id)
+            waiting = [asyncio.create_task(runs.set_tags(CALLER, run.id, {"a": "1"})) for _ in range(12)]
+            await asyncio.sleep(0.2)
+            assert (await runs.get(CALLER, other.id)).id == other.id
+            assert not any(task.done() for task in waiting)
+            with pytest.raises(Unavailable):
+                await waiting[0]
+        await asyncio.gather(*waiting[1:], return_exceptions=True)
+    finally:
+        await holder.close()
+    await runs.set_tags(CALLER, run.id, {"a": "1"})

@@ -100,6 +100,7 @@ async def test_connections_are_set(db: Database) -> None:
     async with db.connection() as conn:
         assert await conn.fetchval("SHOW application_name") == "penstock"
         assert await conn.fetchval("SHOW statement_timeout") == "30s"
+        assert await conn.fetchval("SHOW lock_timeout") == "3s"
     conn = await db.connect(statement_seconds=90)
     try:
         assert await conn.fetchval("SHOW application_name") == "penstock"

@@ -52,7 +52,7 @@ class Runs:
         _check(new)
         run_id = new.run_id or new_run_id()
         new = replace(new, name=new.name or made_up_name())
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             made = await _made_before(conn, caller, run_id, new)
             if made is None:
                 ref = RunRef(caller.workspace_id, await _hold_experiment(conn, caller, new), run_id)
@@ -126,7 +126,7 @@ class Runs:
             check_text("name", name, NAME_LIMIT, empty=False)
         if end_ms is not None:
             check_time_ms("end_time_ms", end_ms)
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.lock_active(conn, caller.workspace_id, run_id)
             run = await runs.update(conn, ref, name, status, end_ms)
             await changes.notify_run(conn, ref)
@@ -140,7 +140,7 @@ class Runs:
         Raises NotFound, NotActive, ParamChanged.
         """
         check_params(params)
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.lock_active(conn, caller.workspace_id, run_id)
             recorded = await runs.add_params(conn, ref, params)
             for key, value in params.items():
@@ -151,7 +151,7 @@ class Runs:
     async def set_tags(self, caller: Caller, run_id: RunId, tags: dict[str, str]) -> None:
         """Sets tags of an active run, replacing those of the same key. Raises NotFound, NotActive."""
         check_tags(tags)
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.lock_active(conn, caller.workspace_id, run_id)
             await runs.put_tags(conn, ref, tags)
             await changes.notify_run(conn, ref)
@@ -160,21 +160,21 @@ class Runs:
         """Removes tags of an active run; none when one of them is not there. Raises NotFound, NotActive."""
         for key in keys:
             check_text("tag key", key, KEY_LIMIT, empty=False)
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.lock_active(conn, caller.workspace_id, run_id)
             await runs.drop_tags(conn, ref, keys)
             await changes.notify_run(conn, ref)
 
     async def delete(self, caller: Caller, run_id: RunId) -> None:
         """Marks a run deleted; it refuses logging from now on. Deleting twice is fine. Raises NotFound."""
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.locate(conn, caller.workspace_id, run_id)
             if await runs.set_lifecycle(conn, ref, Lifecycle.DELETED):
                 await changes.notify_run(conn, ref)
 
     async def restore(self, caller: Caller, run_id: RunId) -> None:
         """Takes a deletion back. Restoring twice is fine. Raises NotFound, and NotActive of its experiment."""
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             ref = await runs.locate(conn, caller.workspace_id, run_id)
             await experiments.hold_active(conn, caller.workspace_id, ref.experiment_id)
             if await runs.set_lifecycle(conn, ref, Lifecycle.ACTIVE):

@@ -50,7 +50,7 @@ class WriterStream:
         _check_refused("finish.refused", finish.refused)
         await self._writer.reached(finish.last_seq)
         run = self._writer.run
-        async with self._db.transaction() as conn:
+        async with self._db.waiting() as conn:
             # Not for one that was stopped for a while and taken over: it would end the run under the other's hands.
             await writers.hold(conn, self._writer.writer_id, self._writer.epoch)
             changed = await writers.count_refused(conn, self._writer.writer_id, finish.refused)

@@ -25,7 +25,7 @@ from penstock_server.model.errors import Busy, PenstockError, Retryable, Unavail
 from penstock_server.model.runs import RunId
 from penstock_server.model.streams import GoAway, Hello, Update, WriterId
 from penstock_server.postgres import changes, runs, writers
-from penstock_server.postgres.database import LOCK_SECONDS, Database
+from penstock_server.postgres.database import Database
 
 # While one commits, the next can be written; more would only make each other's flushes smaller.
 _PIPELINES = 2
@@ -139,7 +139,7 @@ class Ingest:
     async def _mark(self, caller: Caller, run: RunRef, hello: Hello) -> int:
         """The writer's mark, if it may log here: before that no other stream is touched."""
         # The writer's old stream may have a batch under way, on another replica.
-        async with self._db.transaction(lock_seconds=LOCK_SECONDS) as conn:
+        async with self._db.waiting() as conn:
             hwm = await writers.open_writer(conn, caller.workspace_id, caller.principal, hello)
             changed = await writers.count_refused(conn, hello.writer_id, hello.refused)
             if hello.resume:
