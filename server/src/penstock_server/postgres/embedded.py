@@ -229,7 +229,10 @@ async def to_the_end(work: Callable[[], None]) -> None:
     try:
         await asyncio.shield(doing)
     except asyncio.CancelledError:
-        await doing
+        try:
+            await doing
+        except Exception as error:  # noqa: BLE001  # who cancelled is told of that, and of nothing else
+            log.error("what was still under way at the end has failed", error=str(error))  # noqa: TRY400
         raise
 
 
@@ -261,7 +264,10 @@ def _state(pid: int) -> _Process:
 
 
 def _first_number(file: Path) -> int:
-    return int(file.read_text().split(maxsplit=1)[0])
+    words = file.read_text().split(maxsplit=1)
+    if not words or not words[0].lstrip("-").isdecimal():
+        raise EmbeddedError(f"{file} does not begin with the number of a process; remove it if PostgreSQL does not run")
+    return int(words[0])
 
 
 def _plain(path: Path) -> bool:
