@@ -211,7 +211,7 @@ def test_a_deadline_ends_the_work_in_the_database(postgres, data_dir: Path) -> N
             async with conn.transaction():
                 await conn.execute("SELECT FROM experiments WHERE name = 'held' FOR UPDATE")
                 request = experiments_pb2.UpdateExperimentRequest(experiment_id=made.experiment_id, name="new")
-                call = stub.UpdateExperiment.future(request, timeout=3)
+                call = stub.UpdateExperiment.future(request, timeout=2)
                 wait_for_lock = [await conn.fetchval(busy)]
                 while not wait_for_lock[-1] and not call.done():
                     wait_for_lock.append(await conn.fetchval(busy))

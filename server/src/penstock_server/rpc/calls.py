@@ -37,6 +37,9 @@ Context = Any  # grpc.aio.ServicerContext; grpcio carries no types
 Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
 
+# What a write raises when the call has ended at the other side before our task heard of it.
+_Left = grpc.aio.InternalError
+
 _LONGEST_REQUEST_ID = 128
 
 
@@ -110,6 +113,10 @@ class Method:
                 raise
             except Exception as error:  # noqa: BLE001  # told to the caller, and logged when it is a bug
                 cause = _only(error)
+                if isinstance(cause, _Left):
+                    status = grpc.StatusCode.CANCELLED
+                    log.debug("the client left while it was written to")
+                    raise asyncio.CancelledError from None
                 status = errors.STATUS.get(type(cause), grpc.StatusCode.INTERNAL)  # type: ignore[arg-type]
                 await _fail(context, request_id, cause)
             finally:
@@ -155,11 +162,11 @@ async def _fail(context: Context, request_id: str, error: Exception) -> NoReturn
 
 
 def _only(error: Exception) -> Exception:
-    """Of a task group's errors the one to tell: a bug before anything else."""
+    """Of a task group's errors the one to tell: a bug before anything else, and nothing to somebody who has left."""
     if not isinstance(error, ExceptionGroup):
         return error
     causes = [_only(cause) for cause in error.exceptions]
-    return next((cause for cause in causes if not isinstance(cause, PenstockError)), causes[0])
+    return min(causes, key=lambda cause: 2 if isinstance(cause, PenstockError) else isinstance(cause, _Left))
 
 
 def _request_id(context: Context) -> str:
