@@ -466,7 +466,16 @@ async def test_streams_are_bounded(db: Database, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ingest_module, "_STREAMS_LIMIT", 3)
     run = await make_run(db)
     async with working(db) as ingest:
-        streams = [await ingest.open(CALLER, run, hello(run)) for _ in range(3)]
+        at_once = [hello(run) for _ in range(8)]
+        opened = await asyncio.gather(
+            *(ingest.open(CALLER, run, opening) for opening in at_once), return_exceptions=True
+        )
+        streams = [stream for stream in opened if isinstance(stream, Writer)]
+        assert len(streams) == 3
+        assert sum(isinstance(error, Busy) for error in opened) == 5
+        # One that comes back takes the place of its old stream.
+        back = next(opening for opening in at_once if opening.writer_id == streams[0].writer_id)
+        streams[0] = await ingest.open(CALLER, run, back)
         with pytest.raises(Busy, match="3 streams open"):
             await ingest.open(CALLER, run, hello(run))
         ingest.close(streams[0])

@@ -113,8 +113,10 @@ class Ingest:
         """Opens a writer's stream at its committed mark. Raises Busy, Fenced, InvalidArgument, Unavailable."""
         if self._draining:
             raise _stopping()
-        if len(self._writers) >= _STREAMS_LIMIT:
-            raise Busy(f"this server has {_STREAMS_LIMIT} streams open and takes no more at the moment", 5.0)
+        # A writer that comes back takes the place of its old stream.
+        known = hello.writer_id in self._writers
+        if not known:
+            self._check_room()
         hwm = await self._mark(caller, run, hello)
         while (before := self._writers.get(hello.writer_id)) is not None:
             # The writer has come back before its old stream was settled: what that has under way is let finish,
@@ -130,11 +132,17 @@ class Ingest:
         # From the last look to here nobody else had a turn.
         if self._draining:
             raise _stopping()
+        if not known:
+            self._check_room()
         pipeline = self._pipeline(run.run_id)
         writer = Writer(run, hello.writer_id, hello.epoch, hwm, self._shapes, self._budget, pipeline.put)
         self._writers[hello.writer_id] = writer
         self._count_streams()
         return writer
+
+    def _check_room(self) -> None:
+        if len(self._writers) >= _STREAMS_LIMIT:
+            raise Busy(f"this server has {_STREAMS_LIMIT} streams open and takes no more at the moment", 5.0)
 
     async def _mark(self, caller: Caller, run: RunRef, hello: Hello) -> int:
         """The writer's mark, if it may log here: before that no other stream is touched."""
