@@ -9,6 +9,7 @@ from writers import Conversation
 from penstock.v1 import metrics_pb2 as me
 from penstock.v1 import runs_pb2 as ru
 from penstock.v1.runs_pb2_grpc import RunServiceStub
+from servers import ServerProcess
 
 ENDED = [ru.RUN_STATUS_FINISHED, ru.RUN_STATUS_FAILED, ru.RUN_STATUS_KILLED]
 
@@ -45,7 +46,9 @@ def test_a_run_that_has_ended_goes_on(channel: grpc.Channel, runs: RunServiceStu
     looking.cancel()
 
 
-def test_an_end_from_before_does_not_end_it(channel: grpc.Channel, runs: RunServiceStub, run_id: str) -> None:
+def test_an_end_from_before_does_not_end_it(
+    server: ServerProcess, channel: grpc.Channel, runs: RunServiceStub, run_id: str
+) -> None:
     """It was in the spool of the process that had the run before, and comes late."""
     create = ru.CreateRunRequest(run_id=run_id, start_time_ms=1000)
     writer = Conversation(channel, run_id, resume=True, create_run=create)
@@ -54,10 +57,24 @@ def test_an_end_from_before_does_not_end_it(channel: grpc.Channel, runs: RunServ
     found = read(runs, run_id)
     assert (found.status, found.HasField("end_time_ms")) == (ru.RUN_STATUS_RUNNING, False)
     assert found.refused_records == 3
+    (told,) = [
+        event for event in server.events if event["event"].startswith("a late end") and event["run_id"] == run_id
+    ]
+    assert told["status"] == "FAILED"
     finish(Conversation(channel, run_id), status=ru.RUN_STATUS_RUNNING)
     # Its own end is one, whatever its clock does.
     finish(writer, status=ru.RUN_STATUS_FINISHED, end_time_ms=500)
     assert read(runs, run_id).end_time_ms == 500
+
+
+def test_of_two_who_go_on_the_later_tells_which_ends_are_late(
+    channel: grpc.Channel, runs: RunServiceStub, run_id: str
+) -> None:
+    for start_ms in (2000, 1000):
+        create = ru.CreateRunRequest(run_id=run_id, start_time_ms=start_ms)
+        assert Conversation(channel, run_id, resume=True, create_run=create).hear().HasField("welcome")
+    finish(Conversation(channel, run_id), status=ru.RUN_STATUS_FAILED, end_time_ms=1500)
+    assert read(runs, run_id).status == ru.RUN_STATUS_RUNNING
 
 
 def test_an_end_that_comes_after_ends_it(channel: grpc.Channel, runs: RunServiceStub, run_id: str) -> None:

@@ -58,7 +58,13 @@ class WriterStream:
             if status is not None:
                 await runs.lock_active(conn, run.workspace_id, run.run_id)
                 if finish.end_ms is not None and await runs.went_on(conn, run, self._writer.writer_id, finish.end_ms):
-                    status = None  # it comes late, out of the spool of a process that another has followed
+                    # It comes late, out of the spool of a process that another has followed.
+                    log.info(
+                        "a late end is passed over: another writer has gone on with the run",
+                        run_id=format_run_id(run.run_id),
+                        status=status.name,
+                    )
+                    status = None
                 else:
                     await runs.update(conn, run, None, status, finish.end_ms)
             if changed or status is not None:

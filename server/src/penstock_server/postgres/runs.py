@@ -194,7 +194,10 @@ UPDATE runs SET status = 1, end_ms = NULL,
        updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
  WHERE id = $1 AND lifecycle = 1 AND status IN (3, 4, 5) RETURNING id
 """
-_RESUMED = "UPDATE runs SET resumed_ms = $2, resumed_by = $3 WHERE id = $1 AND lifecycle = 1"
+_RESUMED = """
+UPDATE runs SET resumed_ms = $2, resumed_by = $3
+ WHERE id = $1 AND lifecycle = 1 AND (resumed_ms IS NULL OR resumed_ms <= $2)
+"""
 _WENT_ON = "SELECT resumed_by <> $2 AND resumed_ms > $3 FROM runs WHERE id = $1"
 
 
