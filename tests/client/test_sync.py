@@ -243,6 +243,21 @@ def test_taken_over_from_a_process_that_is_alive(
     assert steps == list(range(len(steps)))
 
 
+def test_a_server_that_is_away_keeps_no_other_run_from_being_ended(
+    server: ServerProcess, client: penstock.Client, nowhere: str
+) -> None:
+    elsewhere, here = Trainer(nowhere), Trainer(server.grpc_address)
+    for trainer in (elsewhere, here):
+        trainer.until(100)
+        trainer.kill()
+    assert cli("--url", server.grpc_address)[0] == 0  # both are sent, and one remembers another server
+    code, out, _ = cli("--killed")
+    assert code == 1
+    assert f"run {elsewhere.run_id}: NOT ended: no server at {nowhere}" in out
+    assert f"run {here.run_id}: ended as KILLED\n" in out
+    assert client.get_run(here.run_id).status is penstock.RunStatus.KILLED
+
+
 def test_killed_runs_are_ended(server: ServerProcess, client: penstock.Client, nowhere: str) -> None:
     trainer = Trainer(nowhere)
     trainer.until(100)
@@ -408,7 +423,7 @@ def test_send_tells_how_far_it_is_and_ends_when_told(nowhere: str, spool_root: P
         assert peer.writer.hwm == 302
         assert peer.writer.finish is not None
         assert sync.send(directory, url=peer.url) is None  # it is sent
-    assert not owner._held
+    assert owner.orphaned(directory)
 
     other = spool_of(spool_root, offline(nowhere))
     ended = threading.Event()
@@ -417,7 +432,7 @@ def test_send_tells_how_far_it_is_and_ends_when_told(nowhere: str, spool_root: P
     assert outcome is not None
     assert not outcome.done
     assert outcome.left == 302
-    assert not owner._held
+    assert owner.orphaned(directory)
 
 
 def test_each_owner_has_an_epoch(nowhere: str, spool_root: Path) -> None:

@@ -37,6 +37,8 @@ def _line(sender: Sender, run_id: str, waited: float) -> str:
     why = (
         f", {sender.trouble}" if sender.trouble and sender.state.value in ("backoff", "connecting", "auth_wait") else ""
     )
+    if sender.state.value == "closed":
+        return f"penstock: run {run_id}: all is committed, after {waited:.0f} s"
     return (
         f"penstock: run {run_id}: {sender.outbox.unacked:,} records to be committed, "
         f"{waited:.0f} s, {sender.state.value}{why}"

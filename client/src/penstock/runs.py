@@ -71,7 +71,7 @@ class Run:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, MetricSummary] = field(default_factory=dict)
-    refused_records: int = 0  # that its writers could not take in
+    refused_records: int = 0  # values, params and tags that its writers could not take in
     lost_records: int = 0  # that its writers had taken in, and had no more when they were to be sent
 
 

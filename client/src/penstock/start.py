@@ -66,14 +66,18 @@ def start_run(
         pace: timeouts and sizes of the stream.
 
     Raises:
-        ValueError: an address, id, experiment name or mode that can never be right.
+        ValueError: an address, id, experiment name, mode or size that can never be right.
     """
     address = parse_address(url, workspace)
     if run_id is not None and run_key is not None:
         raise ValueError("give run_id or run_key, not both")
     mode = mode or where.mode() or "online"
     if mode not in ("online", "offline"):
-        raise ValueError(f"mode {mode!r} is neither online nor offline")
+        raise ValueError(f"the mode (mode= or PENSTOCK_MODE) is online or offline, not {mode!r}")
+    if not isinstance(spool_bytes, int) or not isinstance(buffer_bytes, int) or min(spool_bytes, buffer_bytes) < 1:
+        raise ValueError(f"spool_bytes and buffer_bytes are numbers of bytes, not {spool_bytes!r} and {buffer_bytes!r}")
+    if not isinstance(finish_timeout, (int, float)):
+        raise ValueError(f"finish_timeout is a number of seconds, not {finish_timeout!r}")  # noqa: TRY004
     if durability not in ("cache", "fsync"):
         raise ValueError(f"durability {durability!r} is neither cache nor fsync")
     if experiment is not None and (why := text_problem(experiment, NAME_LIMIT)):

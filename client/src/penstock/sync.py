@@ -14,7 +14,7 @@ from pathlib import Path
 
 from penstock.address import Address, parse_address
 from penstock.client import Client
-from penstock.errors import NotFound
+from penstock.errors import NotFound, PenstockError
 from penstock.runs import RunStatus
 from penstock.sender import Sender, State
 from penstock.session import Pace
@@ -155,11 +155,13 @@ def unsent(root: Path) -> Iterator[Path]:
                 yield directory
 
 
-def end_as_killed(roots: Iterable[Path], *, url: str | None = None, workspace: str | None = None) -> list[str]:
+def end_as_killed(
+    roots: Iterable[Path], *, url: str | None = None, workspace: str | None = None
+) -> Iterator[tuple[str, str]]:
     """End as KILLED the runs that are RUNNING though all their writers here are gone, one without a word of its end.
 
-    Only runs whose spools in these roots are all sent. What has been logged last tells the time. Returns their ids.
-    Raises PenstockError.
+    Only runs whose spools in these roots are all sent. What has been logged last tells the time. Yields their ids,
+    each with what kept it from being ended, or nothing.
     """
     runs: dict[tuple[str, Address], list[Path]] = {}
     unsettled: set[str] = set()
@@ -171,21 +173,19 @@ def end_as_killed(roots: Iterable[Path], *, url: str | None = None, workspace: s
                 unsettled.add(run_id)
             else:
                 runs.setdefault((run_id, where), []).append(directory)
-    killed = []
     for (run_id, where), directories in runs.items():
-        if run_id in unsettled:
+        if run_id in unsettled or all(map(_has_ended, directories)):
             continue
-        with Client(_url_of(where), workspace=where.workspace) as client:
-            try:
-                status = client.get_run(run_id).status
-            except NotFound:  # deleted since
-                continue
-            if status is not RunStatus.RUNNING or all(map(_has_ended, directories)):
-                continue
-            last = max(places.contents(directory).written for directory in directories)
-            client.update_run(run_id, status=RunStatus.KILLED, end_time_ms=int(last * 1000))
-            killed.append(run_id)
-    return killed
+        last = max(places.contents(directory).written for directory in directories)
+        try:
+            with Client(_url_of(where), workspace=where.workspace) as client:
+                if client.get_run(run_id).status is RunStatus.RUNNING:
+                    client.update_run(run_id, status=RunStatus.KILLED, end_time_ms=int(last * 1000))
+                    yield run_id, ""
+        except NotFound:  # deleted since
+            continue
+        except PenstockError as error:
+            yield run_id, f"{error}; try again, or name the server by --url"
 
 
 # In the background of a run.

@@ -267,7 +267,7 @@ class ActiveRun:
         spool, limits = self._spool, self._plan.limits
         if spool.trouble:
             return f"the disk does not take it ({spool.trouble}), and the buffer in memory ({limits.memory >> 20} MiB)"
-        return f"the spool {spool.place} ({limits.disk >> 20} MiB; spool_bytes=)"
+        return f"the spool {spool.place} ({limits.disk:,} bytes; spool_bytes=)"
 
     def _count(self, values: int) -> None:
         with self._counting:
@@ -312,7 +312,7 @@ class ActiveRun:
             if spool.in_memory:
                 keeper.settle(_SETTLE_SECONDS)
             sender.stop(timeout=1.0)
-            _log.info("run %s: %d records are in %s; `penstock sync` sends them", self.id, spool.count, spool.place)
+            _log.warning("run %s: offline; %d records; %s%s", self.id, spool.count, self._fate(), self._lost())
             return self._refused == 0
         if sender.state.over:
             forget(self)
@@ -323,18 +323,15 @@ class ActiveRun:
                 self.id,
                 f"{left} records with {sender.outbox.unacked_points} values are" if left else "its end is",
                 sender.trouble or sender.state.value,
-                self._fate(),
+                self._fate() + self._lost(),
             )
             return False
         sender.stop(timeout=1.0)
         if self._refused or sender.rejected:
-            _log.warning(
-                "run %s: all is committed, but for %d values, params or tags that were refused here and %d records "
-                "that the server refused",
-                self.id,
-                self._refused,
-                sum(each.records for each in sender.rejected),
-            )
+            rejected = sum(each.records for each in sender.rejected)
+            parts = [f"{self._refused:,} values, params or tags that were refused here"] if self._refused else []
+            parts += [f"{rejected:,} records that the server refused"] if rejected else []
+            _log.warning("run %s: all is committed, but for %s", self.id, " and ".join(parts))
             return False
         return True
 
@@ -343,7 +340,11 @@ class ActiveRun:
         spool = self._spool
         if spool.in_memory:
             return f"that is in memory ({spool.trouble}), and LOST when this process ends"
-        return f"that is kept in {spool.place}: `penstock sync` sends it, as does the next run that is started here"
+        return f"that is kept in {spool.place}: `penstock sync` sends it, as does the next run here to the same server"
+
+    def _lost(self) -> str:
+        refused = self._refused
+        return f"; BESIDES, {refused:,} values, params or tags were refused, and are lost" if refused else ""
 
     def _stop(self) -> None:
         """At the end of the process."""

@@ -71,7 +71,7 @@ def runs_show(args: argparse.Namespace) -> None:
         ["source", run.source_name],
         ["commit", run.git_commit],
         ["parent", run.parent_run_id or ""],
-        ["refused", f"{run.refused_records:,} records" if run.refused_records else ""],
+        ["refused", f"{run.refused_records:,} values, params and tags" if run.refused_records else ""],
         ["lost", f"{run.lost_records:,} records" if run.lost_records else ""],
     ]
     print(table([], [row for row in told if row[1]]))

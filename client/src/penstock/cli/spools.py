@@ -35,19 +35,23 @@ def sync(args: argparse.Namespace) -> int:
     owned = [directory for root in roots for directory in spools.unsent(root) if directory not in met]
     for directory in owned:
         _say(directory, f"NOT sent: {_owned_by(directory)}, and sends it; --take-over sends it now")
+    whole = not owned and all(outcome.whole for outcome in outcomes)
+    alive = {places.ids_of(directory)[0] for root in roots for directory in spools.unsent(root)}
     if args.killed:
-        for run_id in spools.end_as_killed(roots, url=args.url):
-            print(f"run {run_id}: ended as KILLED")
-    elif died := {outcome.run_id for outcome in outcomes if outcome.done and not outcome.ended}:
+        for run_id, problem in spools.end_as_killed(roots, url=args.url):
+            whole &= not problem
+            print(f"run {run_id}: {f'NOT ended: {problem}' if problem else 'ended as KILLED'}", flush=True)
+    elif died := {outcome.run_id for outcome in outcomes if outcome.done and not outcome.ended} - alive:
         print(
-            f"penstock: {len(died)} run(s) had a process that died; --killed ends those that are RUNNING",
+            f"penstock: {len(died)} run(s) had a process that died; --killed ends those that are RUNNING: "
+            f"{', '.join(sorted(died))}",
             file=sys.stderr,
         )
     for root in roots:
         places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())
     if not outcomes and not owned:
-        print("nothing to send", file=sys.stderr)
-    return 0 if not owned and all(outcome.whole for outcome in outcomes) else 1
+        print(f"nothing to send in {', '.join(map(str, roots)) or 'any directory of spools'}", file=sys.stderr)
+    return 0 if whole else 1
 
 
 def _told_outcome(outcome: spools.Outcome) -> None:

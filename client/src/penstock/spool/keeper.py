@@ -62,8 +62,7 @@ class _Keeper:
             self._told.add(key)
             _log.error(
                 "run %s: %s does not take what is logged (%s); it is kept in memory, up to %d MiB, and sent; "
-                "if this process is killed meanwhile, what the server does not have is LOST "
-                "(PENSTOCK_SPOOL_DIR names another place)",
+                "if this process is killed meanwhile, what the server does not have is LOST",
                 run_id,
                 spool.place or "the spool directory",
                 trouble,
