@@ -308,7 +308,8 @@ def test_a_run_shows_what_did_not_arrive(
     found = client.get_run(run.id)
     assert (found.refused_records, found.lost_records) == (1234, 5)
     assert main(["runs", "show", run.id, "--url", server.grpc_address]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines() if "1,234" in line or "5 records" in line] == [
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines() if "1,234" in line or "5 records" in line] == [
         ["refused", "1,234", "values,", "params", "and", "tags"],
         ["lost", "5", "records"],
     ]
