@@ -452,3 +452,17 @@ def test_a_segment_that_a_handler_has_outrun_is_begun_again() -> None:
     assert len(list(spool.place.glob("*.log"))) == 2
     got, lost = everything(Outbox(spool))
     assert ([each[1] for each in got], lost) == ([0, 1, 2], 0)
+
+
+def test_an_end_is_written_also_where_nothing_more_was_taken() -> None:
+    """As of a run that was deleted: what was refused after that is told by whoever sends the rest."""
+    place = Place()
+    spool = on_disk(place=place)
+    log(spool, (("loss",), [1.0], 1, 1))
+    spool.close()
+    spool.close(pb.Finish(refused=7))
+    spool.close(pb.Finish(refused=9))
+    stored = Stored.open(place.path)
+    assert stored.finish == pb.Finish(last_seq=1, refused=7)
+    stored.release()
+    spool.release()

@@ -108,6 +108,7 @@ class Spool:
         self._plain: Segment | None = None  # the same, where appending to it takes but a `write`
         self._uncounted = False  # what was written last may be
         self._missed: tuple[int, float] | None = None  # after which record nothing can be read, and since when
+        self._finished = False
         self._starved = False  # the disk is full
         self._recounted = 0  # records that were counted for those that wrote them
 
@@ -183,7 +184,8 @@ class Spool:
     def close(self, finish: metrics_pb2.Finish | None = None) -> None:
         """Take no more records. `finish` is what the writer has to say at its end: the first counts."""
         with self._lock:
-            if finish is not None and not self.closed:
+            if finish is not None and not self._finished:  # it may be closed already, because its run is deleted
+                self._finished = True
                 self._recount()
                 finish.last_seq = self.count
                 self._last_word(records.pack_finish(self.count + 1, finish))
