@@ -261,7 +261,7 @@ def test_a_run_that_can_never_be_logged_to_is_told_once(
         eventually(lambda: run.state == state)
         run.log({"loss": 2.0, "acc": 1.0})
         run.log({"loss": 3.0})
-        assert run.refused == 3
+        assert run.refused in (3, 4)  # the first, too, when the server was quicker
         began = time.monotonic()
         assert not run.finish()
         assert time.monotonic() - began < 5
