@@ -281,17 +281,20 @@ class Spool:
             return
         self._plain, self._uncounted = None, True
         with suppress(OSError):
-            data = segment.read(segment.size, segment.look() - segment.size)
-            done = 0
-            while (at := records.next_whole(data, done)) >= 0:
-                end = at + records.whole(data, at)
+            while True:
+                recounted, size = self._recounted, segment.size
+                data = segment.read(size, segment.look() - size)
+                at = records.next_whole(data, 0)
+                if at < 0:
+                    break
+                gained = at + records.whole(data, at)
                 numbered = records.kind(data, at) in NUMBERED
-                gained = end - done
+                if recounted != self._recounted or size != segment.size:
+                    continue  # a handler has come between, and counted it
                 segment.size += gained
                 self.disk_bytes += gained
                 self.count += numbered
                 self._recounted += 1
-                done = end
             self._plain, self._uncounted = segment if not self._durable and not self.closed else None, False
 
     def _begin(self) -> Segment:
