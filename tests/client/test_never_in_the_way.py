@@ -177,7 +177,7 @@ def test_training_does_not_notice(
 ) -> None:
     with trouble() as server:
         report, training = loop(server.url, ledger, timeout=1.5, halfway=server.halfway)
-        assert report["start"] < 1.0  # it is about 10 ms
+        assert report["start"] < 5.0  # it is about 10 ms; a server that is waited for takes longer
         assert report["log"] < 10 * healthy
         assert report["finish"] < 1.5 + IN_TIME
         assert not report["done"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,6 +204,10 @@ class Server:
             raise Unavailable("the database is away", 1.0) from error
         finally:
             connection.terminate()
+
+    def waiting(self) -> AbstractAsyncContextManager[Connection]:
+        """As any; nobody here waits for his turn."""
+        return self.transaction()
 
     def die(self) -> None:
         """Of what was asked, only a COMMIT may still be done."""
