@@ -6,6 +6,7 @@ is delivered by `penstock sync`.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import grpc
 import pytest
 from peer import Peer, Says, Stream, eventually
 from training import DEADLINE, Training, beside_ours, silent_listener, stored, sync
@@ -328,6 +330,31 @@ def test_a_signal_may_end_the_process_while_it_logs(
         assert len(steps) - len(training.logged.get("loss", [])) in (0, 1)
         assert client.get_run(training.run_id).status is FINISHED
         ledger.unlink(missing_ok=True)
+
+
+def test_no_call_is_left_to_the_end_of_the_interpreter() -> None:
+    """Destroying one takes a lock of gRPC's, which one of its threads may hold that the interpreter has stopped."""
+
+    def cut_then_linger(stream: Stream) -> Says:
+        yield stream.welcome()
+        if stream.number == 1:
+            stream.fail(grpc.StatusCode.UNAVAILABLE, "not now")
+        for batch in stream.batches():
+            stream.commit(batch)
+        yield from stream.end()
+        eventually(lambda: not stream.context.is_active())  # so that the client has to cancel it
+
+    gc.disable()
+    try:
+        with Peer(cut_then_linger) as peer:
+            with penstock.start_run("calls", url=peer.url) as run:
+                run.log({"loss": 0.5})
+            assert run.state == "closed"
+            assert peer.writer.streams == 2
+            gone = [type(each) for each in gc.get_objects() if isinstance(each, grpc.RpcError)]
+            assert gone == []
+    finally:
+        gc.enable()
 
 
 def test_a_relay_whose_stream_is_cut_while_more_may_come_ends_without_a_word() -> None:

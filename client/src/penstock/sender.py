@@ -270,7 +270,7 @@ class Sender:
                     else:
                         self.state = State.DRAINING if session.draining else State.STREAMING
             except Broken as error:
-                broken = error
+                broken = error.with_traceback(None)  # which holds this frame, and the stream in it
             finally:
                 session.end = session.end or End.BROKEN
                 news.put(None)

@@ -34,7 +34,6 @@ class Outbox:
     def __init__(self, source: Source, batch_bytes: int = 1 << 20, acked: int = 0) -> None:
         self.acked = acked
         self._source = source
-        self._batch_bytes = batch_bytes
         self._reader = Reader(lambda: source.segments, batch_bytes)
         self._taken = 0.0
         self._oldest: float | None = None  # when the first batch that is not acknowledged was read

@@ -38,7 +38,7 @@ _LOCKED_BYTE = 1 << 30  # far from the text: elsewhere than in POSIX a locked by
 
 _NO_LOCKS = frozenset((errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL))
 _NO_LINKS = frozenset((errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
+NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 _Identity = tuple[int, int]
 
@@ -252,7 +252,7 @@ def _sign(descriptor: int) -> None:
         os.write(descriptor, text.encode())
     except OSError as error:
         # A disk that is full of spools must not keep them from being sent: the lock says enough.
-        if error.errno not in _NO_ROOM or not locked:
+        if error.errno not in NO_ROOM or not locked:
             raise
 
 

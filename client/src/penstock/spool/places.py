@@ -8,7 +8,6 @@ Only what bears these names is ever removed, and no link is followed.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -35,7 +34,6 @@ _TRIAL = ".trial-"
 _GONE = ".gone-"
 _SPOOL = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{32}")
 _YOUNG_SECONDS = 3600.0  # a spool without segments may be one that is just being made
-_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class NoPlace(OSError):
@@ -139,7 +137,7 @@ def mark_sent(directory: Path, acked: int) -> None:
             # Not to the disk at once: a spool that loses its mark is sent again, and nothing of it is stored twice.
             os.write(descriptor, json.dumps({"acked": acked, "at": time.time()}).encode())
         except OSError as error:
-            if error.errno not in _NO_ROOM:  # being there says enough, and makes room
+            if error.errno not in owner.NO_ROOM:  # being there says enough, and makes room
                 raise
         finally:
             os.close(descriptor)

@@ -12,7 +12,6 @@ segment and the writing to it; the counting of what was written; the adding of a
 
 from __future__ import annotations
 
-import errno
 import itertools
 import threading
 import time
@@ -24,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.batches import Batch, Names, Update, names_bytes
-from penstock.spool import places, records
+from penstock.spool import owner, places, records
 from penstock.spool.records import CHECK, FRAME_BYTES, FRAME_MARK, FRAME_PREFIX, NUMBERED, Head, little
 from penstock.spool.retention import Limits, goners
 from penstock.spool.segments import Segment, create, write, write_error
@@ -36,8 +35,6 @@ _MANY_NAMES_BYTES = 16 << 20
 
 # How long what has been written may be unreadable, in seconds.
 _PATIENCE = 2.0
-
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 _INT64_MAX = 2**63 - 1
 
@@ -394,7 +391,7 @@ class Spool:
                 self._starved = False
             except OSError as error:
                 self.trouble = error.strerror or str(error)
-                if error.errno in _FULL:
+                if error.errno in owner.NO_ROOM:
                     self._make_room()
 
     def _make_room(self) -> None:

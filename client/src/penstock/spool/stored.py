@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penstock.address import parse_address
 from penstock.batches import Batch
-from penstock.spool import records
+from penstock.spool import places, records
 from penstock.spool.reader import Reader
 from penstock.spool.records import PREFIX, Head
 from penstock.spool.segments import Segment, stored
@@ -101,9 +101,8 @@ def _segment(path: Path) -> Segment | None:
 
 def _head_of(directory: Path) -> Head:
     """What the directory's name tells, where no head can be read."""
-    run_id, _, writer = directory.name.partition(".")
     try:
-        writer_id = bytes.fromhex(writer)
+        run_id, writer_id = places.ids_of(directory)
         if len(writer_id) != 16 or len(bytes.fromhex(run_id)) != 16:
             raise ValueError("too short")
     except ValueError:
