@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvloop
@@ -132,10 +133,13 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file with settings ({FILE_VARIABLE})")
         for setting, field in Settings.model_fields.items():
+            shown: dict[str, Any] = (
+                {"action": "store_true"} if field.annotation is bool else {"metavar": _METAVARS.get(setting, "N")}
+            )
             command.add_argument(
                 "--" + setting.replace("_", "-"),
-                metavar=_METAVARS.get(setting, "N"),
                 help=f"{field.description}{_default(field.default)}".replace("%", "%%"),
+                **shown,
             )
     return parser
 
@@ -150,11 +154,20 @@ _METAVARS = {
     "ingest_buffer_bytes": "SIZE",
     "max_message_bytes": "SIZE",
     "drain_seconds": "SECONDS",
+    "artifacts_root": "DIR|URL",
+    "artifacts_mode": "MODE",
+    "artifacts_resume_hours": "HOURS",
+    "s3_endpoint": "URL",
+    "s3_region": "REGION",
+    "s3_addressing": "STYLE",
+    "s3_encryption": "KIND",
+    "s3_kms_key": "KEY",
+    "s3_ca_bundle": "FILE",
 }
 
 
 def _default(default: object) -> str:
-    if default is None:
+    if default is None or default is False:
         return ""
     shown = default.human_readable() if hasattr(default, "human_readable") else default
     return f" (default: {shown})"

@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +20,8 @@ from pydantic import BeforeValidator, ByteSize, Field, PlainSerializer, SecretSt
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from penstock_server.model.artifacts import LocalRoot, S3Root, parse_root
+
 PREFIX = "PENSTOCK_"
 FILE_VARIABLE = "PENSTOCK_CONFIG"
 MIB = 1024 * 1024
@@ -27,6 +29,8 @@ MIB = 1024 * 1024
 # What the embedded PostgreSQL has for us, and what one process holds beside its pool (ingest, LISTEN, readiness).
 EMBEDDED_CONNECTIONS = 190
 CONNECTIONS_BESIDE_POOL = 8
+
+_S3_SETTINGS = ("s3_endpoint", "s3_region", "s3_addressing", "s3_encryption", "s3_kms_key", "s3_ca_bundle")
 
 # A second for the writers to leave, one to commit what they sent, one to close the rest.
 SHORTEST_DRAIN = 3
@@ -111,6 +115,27 @@ class Settings(BaseSettings):
         ByteSize(16 * MIB), ge=MIB, le=1024 * MIB, description="longest gRPC message, either way"
     )
     drain_seconds: float = Field(30, le=3600, description="longest time from SIGTERM to exit, 3 or more")
+    artifacts_root: str | None = Field(
+        None,
+        description="directory or s3://bucket/prefix for artifacts (default: artifacts/ in the data directory)",
+    )
+    artifacts_mode: Literal["proxied", "direct"] = Field(
+        "proxied", description="proxied: artifacts go through the server; direct: clients write to the store themselves"
+    )
+    artifacts_only: bool = Field(False, description="serve artifacts and nothing else")
+    artifacts_resume_hours: float = Field(
+        24, gt=0, le=24 * 30, description="how long an upload that broke off can be gone on with"
+    )
+    s3_endpoint: str | None = Field(None, description="http(s)://host:port of a store that speaks S3 (default: AWS)")
+    s3_region: str | None = Field(None, description="region of the bucket (default: as AWS's tools find it)")
+    s3_addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto", description="auto, path (host/bucket) or virtual (bucket.host)"
+    )
+    s3_encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None, description="AES256 (SSE-S3) or aws:kms (SSE-KMS) (default: as the bucket is set up)"
+    )
+    s3_kms_key: str | None = Field(None, description="key of SSE-KMS: an id, ARN or alias (default: the account's)")
+    s3_ca_bundle: Path | None = Field(None, description="file of certificates to trust beside the system's")
 
     @classmethod
     def settings_customise_sources(
@@ -142,6 +167,30 @@ class Settings(BaseSettings):
                 raise PydanticCustomError("url", "must be a URL such as postgresql://user:password@host:5432/penstock")
         return url
 
+    @field_validator("artifacts_root")
+    @classmethod
+    def _store(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        try:
+            root = parse_root(text)
+        except ValueError as error:
+            raise PydanticCustomError("store", "{problem}", {"problem": str(error)}) from None
+        if isinstance(root, S3Root):
+            return root.uri()
+        if root.windows and os.name != "nt":
+            raise PydanticCustomError("store", "is a directory of Windows, and this machine has none")
+        return root.uri() if root.windows else LocalRoot(Path(root.path).expanduser().absolute().as_posix()).uri()
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url is not None:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+                raise PydanticCustomError("url", "must be http(s)://host:port, without user and query")
+        return url
+
     @field_validator("drain_seconds")
     @classmethod
     def _long_enough(cls, seconds: float) -> float:
@@ -165,6 +214,11 @@ class Settings(BaseSettings):
                 f"ingest_buffer_bytes: is {self.ingest_buffer_bytes.human_readable()}; it must be at least four times "
                 f"max_message_bytes ({self.max_message_bytes.human_readable()}), since one writer may fill a quarter"
             )
+        if self.s3_kms_key is not None and self.s3_encryption != "aws:kms":
+            problems.append("s3_kms_key: is for s3_encryption = aws:kms only; set that, or leave the key out")
+        if not isinstance(self.store, S3Root):
+            given = [name for name in _S3_SETTINGS if getattr(self, name) not in (None, "auto")]
+            problems += [f"{name}: artifacts_root is no s3://bucket, so it would do nothing" for name in given]
         connections = self.workers * (self.database_connections + CONNECTIONS_BESIDE_POOL)
         if self.database_url is None and connections > EMBEDDED_CONNECTIONS:
             problems.append(
@@ -172,6 +226,11 @@ class Settings(BaseSettings):
                 f"connections; the embedded PostgreSQL has {EMBEDDED_CONNECTIONS}: lower one of the two"
             )
         return problems
+
+    @property
+    def store(self) -> LocalRoot | S3Root:
+        """Where artifacts are kept."""
+        return parse_root(self.artifacts_root or (self.data_dir / "artifacts").as_uri())
 
     @property
     def database(self) -> str:
@@ -190,9 +249,10 @@ class Loaded:
         """One line a setting, fit for a log: without passwords."""
         shown = {name: getattr(self.settings, name) for name in Settings.model_fields}
         shown["database_url"] = self.settings.database
+        shown["artifacts_root"] = self.settings.store.uri()
         shown |= {name: value.human_readable() for name, value in shown.items() if isinstance(value, ByteSize)}
         return [
-            f"{name:<21} {'automatic' if value is None else value}  ({self.sources[name]})"
+            f"{name:<22} {'automatic' if value is None else value}  ({self.sources[name]})"
             for name, value in shown.items()
         ]
 
@@ -238,11 +298,20 @@ def redacted(url: str) -> str:
 
 def _read(file: Path) -> tuple[dict[str, Any], list[str]]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8")), []
+        return dict(_flat(tomllib.loads(file.read_text(encoding="utf-8")))), []
     except OSError as error:
         return {}, [f"{file}: cannot be read: {error.strerror}"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         return {}, [f"{file}: is not TOML: {error}"]
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`mode` of the table `[artifacts]` is artifacts_mode."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}_")
+        else:
+            yield prefix + key, value
 
 
 def _misspelt_variables() -> list[str]:

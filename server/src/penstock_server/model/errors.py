@@ -8,12 +8,16 @@
     ├── AlreadyExists
     │   └── ParamChanged           params are written once
     ├── FailedPrecondition         not in the state that the call needs
-    │   └── NotActive              it is deleted
+    │   ├── NotActive              it is deleted
+    │   └── StoreRefused           the artifacts' store does not work as it is set up
     ├── PermissionDenied
     ├── SequenceGap                a writer skipped records
     ├── Fenced                     another process writes for this writer now
+    ├── Changed                    an artifact is not the one that was asked for
+    ├── UploadGone                 an upload is not there any more
     └── Retryable                  the same call will succeed later
         ├── Busy                   no room to take it
+        │   └── StoreFull          no room in the artifacts' store
         └── Unavailable            the database or the server is away
 
 Adapters raise these, each door has one table that maps them, and a test fails when one has no row.
@@ -45,6 +49,10 @@ class InvalidFilter(InvalidArgument):
         self.text = text
         self.position = position
         self.expected = expected
+
+
+class ContentMismatch(InvalidArgument):
+    """What has come is not what was told: another size, or another digest. Nothing of it is kept."""
 
 
 class InvalidPageToken(InvalidArgument):
@@ -98,6 +106,31 @@ class NotActive(FailedPrecondition):
         self.key = key
 
 
+class StoreRefused(FailedPrecondition):
+    """The artifacts' store does not work as it is set up: wrong credentials, no such bucket, a clock that is off."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(f"the artifacts' store cannot be used: {found}; {remedy}")
+        self.found = found
+        self.remedy = remedy
+
+
+class Changed(PenstockError):
+    """An artifact is not, or no longer, the one that was asked for."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"artifact {path!r} has been replaced by another; download it from the beginning")
+        self.path = path
+
+
+class UploadGone(PenstockError):
+    """An upload has ended, was given up, or another stream goes on with it."""
+
+    def __init__(self, upload: str) -> None:
+        super().__init__(f"upload {upload} is not there any more; begin anew")
+        self.upload = upload
+
+
 class PermissionDenied(PenstockError):
     """The caller may not do this."""
 
@@ -129,6 +162,10 @@ class Retryable(PenstockError):
 
 class Busy(Retryable):
     """No room to take more at the moment."""
+
+
+class StoreFull(Busy):
+    """No room in the artifacts' store."""
 
 
 class Unavailable(Retryable):

@@ -1,0 +1,1 @@
+"""What keeps the bytes of artifacts: a local directory, or S3."""

@@ -1,0 +1,46 @@
+-- Artifacts: the files of runs. A row of `artifacts` says what is to be seen; a row of `artifact_blobs` stands for each
+-- object or file in the store from before its first byte is written until after its last is removed, so that whatever
+-- a crash leaves in the store is known here.
+
+CREATE TABLE artifact_blobs (
+    id            uuid PRIMARY KEY,                -- of the upload, too
+    workspace_id  integer NOT NULL,
+    experiment_id bigint NOT NULL,
+    run_id        uuid NOT NULL,                   -- no foreign key: it outlives its run until it is removed
+    path          text COLLATE "C" NOT NULL,
+    key           text NOT NULL UNIQUE,            -- in the store, below its root
+    state         smallint NOT NULL DEFAULT 1,     -- 1 being written, 2 an artifact, 3 to be removed
+    attempt       integer NOT NULL DEFAULT 1,      -- one more for each stream that goes on with it; the last may write
+    token         text,                            -- what the store calls the upload; NULL before its first part
+    size          bigint,                          -- as told at the beginning; NULL where it was not
+    sha256        bytea,
+    media_type    text NOT NULL,
+    part_bytes    integer NOT NULL,
+    touched_ms    bigint NOT NULL,                 -- the last sign of life; when it is to be removed, from when on
+    created_ms    bigint NOT NULL
+);
+CREATE INDEX artifact_blobs_run ON artifact_blobs (run_id, path);
+CREATE INDEX artifact_blobs_due ON artifact_blobs (touched_ms) WHERE state <> 2;
+
+-- Parts that are in the store. They go with the upload's end.
+CREATE TABLE artifact_parts (
+    blob_id       uuid NOT NULL REFERENCES artifact_blobs ON DELETE CASCADE,
+    number        integer NOT NULL,                -- from 1
+    size          bigint NOT NULL,
+    etag          text NOT NULL,                   -- as the store answered
+    prefix_sha256 bytea,                           -- of the file up to the end of this part; NULL: not known
+    PRIMARY KEY (blob_id, number)
+);
+
+CREATE TABLE artifacts (
+    run_id        uuid NOT NULL REFERENCES runs,
+    path          text COLLATE "C" NOT NULL,       -- `/` sorts before what stands in names: a directory is a range
+    workspace_id  integer NOT NULL,
+    experiment_id bigint NOT NULL,
+    blob_id       uuid NOT NULL REFERENCES artifact_blobs,
+    size          bigint NOT NULL,
+    sha256        bytea NOT NULL,
+    media_type    text NOT NULL,
+    updated_ms    bigint NOT NULL,
+    PRIMARY KEY (run_id, path)
+);
