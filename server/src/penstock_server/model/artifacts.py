@@ -1,4 +1,4 @@
-"""Artifacts, the files of runs: what a path may be, where in the store one lies, how the root of the store is written."""
+"""Artifacts, the files of runs: what a path may be, where in the store one lies, how the root of it is written."""
 
 from __future__ import annotations
 
