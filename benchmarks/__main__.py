@@ -49,6 +49,17 @@ Goals: 50 ms for 1,000 pixels out of 1 M points, 100 ms out of 10 M; 0.5 s for a
 | what | measured | beside it |
 | --- | --- | --- |
 """,
+    "artifacts": """\
+
+## Artifacts
+
+Goals: a file of 2 GiB up and down at 0.6 of the limit, which is `cp` and fsync, or aiobotocore's own multipart against
+the same `rclone serve s3`; 500 files of 4 KiB a second; under 150 MB more of memory with four large uploads at once;
+ingest beside an upload keeps 0.6 of its rate. Client, server, PostgreSQL and the store share the two cores.
+
+| what | measured | beside it |
+| --- | --- | --- |
+""",
     "search": """\
 
 ## Search
