@@ -1,0 +1,98 @@
+"""Files below a directory that no link leads out of. Blocking, and for one who knows what it may raise: OSError.
+
+A path is walked name by name with descriptors, and no symbolic link is followed on the way, whoever planted it and
+when; the directory itself may be one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+# How often a directory may vanish under a writer, removed as empty by who deletes, before it is no race any more.
+_RACES = 100
+
+_FILLED = (errno.ENOTEMPTY, errno.EEXIST)
+# Another has removed it, or something else has taken its place.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+class RootGoneError(OSError):
+    """The directory that all is below is not there."""
+
+
+def names(path: str) -> list[str]:
+    """A path's names. It is a bug when one of them leads elsewhere."""
+    found = path.split("/")
+    if {"", ".", ".."} & set(found) or "\0" in path:
+        raise ValueError(f"{path!r} is no path below a root")
+    return found
+
+
+@contextmanager
+def directory(root: str, path: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """A descriptor of a directory. With `make`, it and those above are made, and are on the disk to stay."""
+    try:
+        here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError as error:
+        raise RootGoneError(*error.args) from None
+    try:
+        for name in path:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(name, dir_fd=here)
+                # Also when it is there: who has made it may not have come to this yet.
+                os.fsync(here)
+            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = below
+        yield here
+    finally:
+        os.close(here)
+
+
+def open_file(root: str, path: Sequence[str], flags: int) -> int:
+    """A descriptor of a file. What is there and is no file raises ELOOP or ENOTDIR."""
+    with directory(root, path[:-1]) as parent:
+        # Not to wait for who opens the other end, should it be a pipe.
+        found = os.open(path[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=parent)
+    if stat.S_ISREG(os.fstat(found).st_mode):
+        return found
+    os.close(found)
+    raise OSError(errno.ENOTDIR, "not a file", path[-1])
+
+
+def move(root: str, source: Sequence[str], target: Sequence[str]) -> None:
+    """Renames a file, to a directory that is made; on the disk to stay. What is there is replaced."""
+    for attempt in range(1, _RACES + 1):
+        try:
+            with directory(root, source[:-1]) as old, directory(root, target[:-1], make=True) as new:
+                os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)
+                os.fsync(new)
+                return
+        except FileNotFoundError:
+            # Either the source is missing, or a directory of the target was removed as empty: then once more.
+            os.close(open_file(root, source, os.O_RDONLY))
+            if attempt == _RACES:
+                raise OSError(errno.EAGAIN, "directories vanish as fast as they are made") from None
+
+
+def remove(root: str, path: Sequence[str]) -> None:
+    """Removes a file and the directories that are empty then; on the disk to stay. Fine when it is not there."""
+    for depth in range(len(path), 0, -1):
+        try:
+            with directory(root, path[: depth - 1]) as parent:
+                if depth < len(path):
+                    os.rmdir(path[depth - 1], dir_fd=parent)
+                    continue
+                with suppress(FileNotFoundError):
+                    os.unlink(path[-1], dir_fd=parent)
+                os.fsync(parent)
+        except OSError as error:
+            if error.errno in _FILLED:
+                return
+            if error.errno not in _MISSING or isinstance(error, RootGoneError):
+                raise

@@ -1,0 +1,248 @@
+"""Artifacts in a directory of this machine, or one that is mounted.
+
+What was answered survives a power cut: files and the directories that name them are synced before. An upload is
+gathered in `.uploads/{token}`, which no key begins with, and moved to its key when it is complete.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from penstock_server.blobs import confined
+from penstock_server.blobs.store import Begun, Bytes
+from penstock_server.model.artifacts import MIB, LocalRoot, Part
+from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, Unavailable, UploadGone
+
+T = TypeVar("T")
+
+_UPLOADS = ".uploads"
+_CHUNK = MIB
+_THREADS = 8  # small files wait for the disk together: the more of them, the more does one sync serve
+_RETRY_SECONDS = 5.0
+
+
+class LocalStore:
+    """Implements `blobs.store.Store`."""
+
+    def __init__(self, root: LocalRoot) -> None:
+        self._root = root
+        self._made = False
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
+
+    def uri(self, key: str) -> str:
+        """file:///…"""
+        return self._root.uri(key)
+
+    def file_uri(self, token: str) -> str:
+        """Of the file that an upload is gathered in, for a client that writes it itself."""
+        return self._root.uri(f"{_UPLOADS}/{token}")
+
+    async def put(self, key: str, data: Bytes, media_type: str) -> None:
+        """Writes a small object as a whole."""
+        del media_type  # the database has it
+        await self._run(lambda: self._put(key, data))
+
+    async def begin(self, key: str, media_type: str) -> str:
+        """Makes the file that parts go to."""
+        del key, media_type
+        return await self._run(lambda: self._begin(b""), undo=self._abort)
+
+    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
+        """Writes where the part belongs. Raises UploadGone."""
+        del key
+        await self._run(lambda: self._put_part(token, offset, data))
+        return str(number)
+
+    async def complete(self, key: str, token: str, parts: Sequence[Part]) -> None:
+        """Moves the file to its key. Without `parts` it is as long as it is. Raises UploadGone."""
+        size = sum(part.size for part in parts) if parts else None
+        await self._run(lambda: self._complete(key, token, size))
+
+    async def abort(self, key: str, token: str) -> None:
+        """Removes the file."""
+        del key
+        await self._run(lambda: self._abort(token))
+
+    async def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """Reads on from the same file when it is deleted meanwhile. Raises NotFound."""
+        file = await self._run(lambda: self._open(key), undo=os.close)
+        try:
+            while length > 0 and (chunk := await self._run(partial(os.pread, file, min(length, _CHUNK), start))):
+                yield chunk
+                start += len(chunk)
+                length -= len(chunk)
+        finally:
+            os.close(file)
+
+    async def size(self, key: str) -> int | None:
+        """In bytes; None when it is not there."""
+        return await self._run(lambda: self._size(key))
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Removes the files, and directories that are empty then."""
+        for key in keys:
+            await self._run(partial(confined.remove, self._root.path, confined.names(key)))
+
+    async def begun(self) -> AsyncIterator[Begun]:
+        """The files that parts go to; begun when they were written last. Their keys are not known."""
+        for token, written_ms in await self._run(self._begun):
+            yield Begun("", token, written_ms)
+
+    async def sign_part(self, key: str, token: str, number: int, seconds: int) -> str:
+        """Raises FailedPrecondition: a directory takes no HTTP."""
+        raise FailedPrecondition("artifacts are in a directory, which has no addresses for parts; write the file")
+
+    async def sign_read(self, key: str, seconds: int) -> str:
+        """The file's URI."""
+        return self.uri(key)
+
+    async def close(self) -> None:
+        """Lets go of the threads."""
+        self._threads.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+        """Works in a thread. Who is cancelled waits for the thread, since it writes from a buffer that is used again;
+        what it has got nobody hears of, so `undo` gives it back.
+        """
+        job = self._threads.submit(self._work, work)
+        future = asyncio.wrap_future(job)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            job.cancel()
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if undo and not future.cancelled() and future.exception() is None:
+                undo(future.result())
+            raise
+        except OSError as error:
+            self._raise(error)
+
+    def _work(self, work: Callable[[], T]) -> T:
+        if not self._made:
+            Path(self._root.path).mkdir(parents=True, exist_ok=True)
+            self._made = True
+        return work()
+
+    def _raise(self, error: OSError) -> NoReturn:
+        root, reason = self._root.path, error.strerror or str(error)
+        match error.errno:
+            case _ if isinstance(error, confined.RootGoneError):
+                raise StoreRefused(f"{root} is not there", "mount it or make it") from error
+            case errno.ENOSPC | errno.EDQUOT:
+                raise StoreFull(f"no room for artifacts in {root}: {reason}", _RETRY_SECONDS) from error
+            case errno.EACCES | errno.EPERM | errno.EROFS:
+                raise StoreRefused(
+                    f"{root}: {reason}", "let the user that the server runs as read and write all that is below it"
+                ) from error
+            case errno.ENOTDIR | errno.ELOOP | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
+                raise StoreRefused(
+                    f"in {root}, {error.filename!r}: {reason}", "remove what stands in the way; links are not followed"
+                ) from error
+            case errno.ENAMETOOLONG | errno.EINVAL | errno.EILSEQ | errno.EFBIG:
+                raise StoreRefused(
+                    f"the file system of {root} does not take it: {reason}", "take another directory as the root"
+                ) from error
+        raise Unavailable(f"artifacts in {root} cannot be reached: {reason}", _RETRY_SECONDS) from error
+
+    # What follows runs in threads.
+
+    def _begin(self, data: Bytes) -> str:
+        token = uuid.uuid4().hex
+        with confined.directory(self._root.path, [_UPLOADS], make=True):
+            pass
+        file = confined.open_file(self._root.path, [_UPLOADS, token], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            _write(file, data, 0)
+        except OSError:
+            self._abort(token)
+            raise
+        finally:
+            os.close(file)
+        return token
+
+    def _put(self, key: str, data: Bytes) -> None:
+        token = self._begin(data)
+        try:
+            confined.move(self._root.path, [_UPLOADS, token], confined.names(key))
+        except OSError:
+            self._abort(token)
+            raise
+
+    def _put_part(self, token: str, offset: int, data: Bytes) -> None:
+        # Opened for each part: once the file is moved to its key, nobody writes to it any more.
+        file = self._open_upload(token, os.O_WRONLY)
+        try:
+            _write(file, data, offset)
+        finally:
+            os.close(file)
+
+    def _complete(self, key: str, token: str, size: int | None) -> None:
+        # Who wrote the file itself may have kept it from being written by others.
+        file = self._open_upload(token, os.O_RDONLY if size is None else os.O_RDWR)
+        try:
+            if size is not None and os.fstat(file).st_size < size:
+                raise UploadGone(token)  # parts of it are missing
+            if size is not None:
+                os.ftruncate(file, size)
+            os.fsync(file)
+        finally:
+            os.close(file)
+        try:
+            confined.move(self._root.path, [_UPLOADS, token], confined.names(key))
+        except FileNotFoundError:
+            raise UploadGone(token) from None
+
+    def _abort(self, token: str) -> None:
+        with suppress(FileNotFoundError), confined.directory(self._root.path, [_UPLOADS]) as uploads:
+            os.unlink(confined.names(token)[0], dir_fd=uploads)
+
+    def _open_upload(self, token: str, flags: int) -> int:
+        try:
+            return confined.open_file(self._root.path, [_UPLOADS, *confined.names(token)], flags)
+        except FileNotFoundError:
+            raise UploadGone(token) from None
+
+    def _open(self, key: str) -> int:
+        try:
+            return confined.open_file(self._root.path, confined.names(key), os.O_RDONLY)
+        except FileNotFoundError:
+            raise NotFound("object", key) from None
+
+    def _size(self, key: str) -> int | None:
+        try:
+            file = self._open(key)
+        except NotFound:
+            return None
+        try:
+            return os.fstat(file).st_size
+        finally:
+            os.close(file)
+
+    def _begun(self) -> list[tuple[str, int]]:
+        found = []
+        with suppress(FileNotFoundError), confined.directory(self._root.path, [_UPLOADS]) as uploads:
+            for token in os.listdir(uploads):  # noqa: PTH208  # of a descriptor
+                with suppress(FileNotFoundError):
+                    written = os.stat(token, dir_fd=uploads, follow_symlinks=False).st_mtime_ns
+                    found.append((token, written // 1_000_000))
+        return found
+
+
+def _write(file: int, data: Bytes, offset: int) -> None:
+    """Writes all of it, on the disk to stay."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+    os.fsync(file)
