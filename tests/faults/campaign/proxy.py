@@ -18,7 +18,7 @@ _CHUNK = 1 << 16
 UP, DOWN = "up", "down"  # from clients to the server, and back
 
 
-class _Link:
+class Link:
     """One connection, with its pair to the server."""
 
     def __init__(self, weather: _Weather, writers: dict[str, asyncio.StreamWriter]) -> None:
@@ -82,7 +82,7 @@ class Proxy:
         self.accepted = 0
         self._refuses = False
         self._stalls = False
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -172,7 +172,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        link = _Link(self._weather, {DOWN: writer})
+        link = Link(self._weather, {DOWN: writer})
         self._links.add(link)
         try:
             if self._refuses:
@@ -187,12 +187,16 @@ class Proxy:
             except OSError:
                 link.cut(reset=True)
                 return
-            await asyncio.gather(link.pump(UP, reader), link.pump(DOWN, there))
+            await self._carry(link, reader, there)
         except (OSError, asyncio.CancelledError):
             pass  # cut while it stalled, or the end
         finally:
             link.cut(reset=False)
             self._links.discard(link)
+
+    async def _carry(self, link: Link, here: asyncio.StreamReader, there: asyncio.StreamReader) -> None:
+        """What goes over a connection, until it ends."""
+        await asyncio.gather(link.pump(UP, here), link.pump(DOWN, there))
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
