@@ -35,18 +35,20 @@ class Artifact(_message.Message):
     def __init__(self, path: _Optional[str] = ..., is_directory: bool = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., update_time_ms: _Optional[int] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
-    __slots__ = ("run_id", "path", "size", "sha256", "media_type")
+    __slots__ = ("run_id", "path", "size", "sha256", "media_type", "upload_id")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     path: str
     size: int
     sha256: bytes
     media_type: str
-    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ...) -> None: ...
+    upload_id: str
+    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., upload_id: _Optional[str] = ...) -> None: ...
 
 class StoredPart(_message.Message):
     __slots__ = ("number", "size", "prefix_sha256")

@@ -158,7 +158,8 @@ class ArtifactServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListArtifacts(self, request, context):
-        """What is in a directory, sorted by path, a page at a time. A directory that is not there is empty.
+        """What is in a directory, a page at a time, sorted by path as bytes, a directory as if its path ended in `/`. A
+        directory that is not there is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

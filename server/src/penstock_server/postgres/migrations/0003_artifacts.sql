@@ -16,6 +16,7 @@ CREATE TABLE artifact_blobs (
     sha256        bytea,
     media_type    text NOT NULL,
     part_bytes    integer NOT NULL,
+    live          boolean NOT NULL DEFAULT true,   -- somebody writes it, unless the last sign of life is long ago
     touched_ms    bigint NOT NULL,                 -- the last sign of life; when it is to be removed, from when on
     created_ms    bigint NOT NULL
 );
