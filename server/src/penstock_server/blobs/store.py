@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 from penstock_server.model.artifacts import Part
 
@@ -23,6 +24,23 @@ class Begun:
     key: str
     token: str
     begun_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """How to reach a bucket. Credentials are not ours to ask for: botocore finds them as AWS's own tools do.
+
+    Half of the `connections` may be readers. A call is made `attempts` times at most, with growing pauses between.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    encryption: Literal["AES256", "aws:kms"] | None = None
+    kms_key: str | None = None
+    ca_bundle: Path | None = None
+    connections: int = 96
+    attempts: int = 5
 
 
 class Store(Protocol):

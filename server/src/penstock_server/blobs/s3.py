@@ -1,0 +1,313 @@
+"""Artifacts in S3, or in what speaks it. The one place that knows aiobotocore; README.md says how stores differ."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import get_session
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
+from botocore import exceptions
+
+from penstock_server.blobs.s3_errors import Answer, meaning
+from penstock_server.blobs.store import Begun, Bytes, S3Options
+from penstock_server.model.artifacts import MIB, Part, S3Root
+from penstock_server.model.errors import Busy, NotFound, PenstockError, StoreRefused, Unavailable, UploadGone
+
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 60.0
+_AWAY_SECONDS = 2.0
+# Of a read's connection, which is held for as long as its reader takes.
+_WAIT_SECONDS = 30.0
+_DELETES_MOST = 1000
+# A bucket without a prefix may have uploads of others in it, which are not ours to give up.
+_OURS = re.compile(r"(\d+/[0-9a-f]{32}/(artifacts|versions)|\.penstock-doctor)/")
+
+
+class S3Store:
+    """A bucket. See `store.Store`."""
+
+    def __init__(self, root: S3Root, options: S3Options, client: Any, closing: contextlib.AsyncExitStack) -> None:
+        self._root = root
+        self._client = client
+        self._closing = closing
+        self._readers = asyncio.Semaphore(options.connections // 2)
+        self._encryption: dict[str, str] = {}
+        if options.encryption is not None:
+            self._encryption["ServerSideEncryption"] = options.encryption
+        if options.kms_key is not None:
+            self._encryption["SSEKMSKeyId"] = options.kms_key
+
+    @classmethod
+    async def open(cls, root: S3Root, options: S3Options) -> S3Store:
+        """Makes ready, and calls nobody yet. Raises StoreRefused when there is something wrong on our side."""
+        config = AioConfig(
+            signature_version="s3v4",
+            s3={"addressing_style": options.addressing, "payload_signing_enabled": False},
+            retries={"mode": "standard", "total_max_attempts": options.attempts},
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
+            max_pool_connections=options.connections,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            parameter_validation=False,  # which knows bytes only, and costs a tenth of a call
+            http_session_cls=_Session,
+        )
+        closing = contextlib.AsyncExitStack()
+        with _translated(root, ""):
+            _check_bundle(options.ca_bundle)
+            client = await closing.enter_async_context(
+                get_session().create_client(
+                    "s3",
+                    endpoint_url=options.endpoint,
+                    region_name=options.region,
+                    verify=str(options.ca_bundle) if options.ca_bundle else None,
+                    config=config,
+                )
+            )
+        return cls(root, options, client, closing)
+
+    async def close(self) -> None:
+        """Lets go of connections. May be called again."""
+        await self._closing.aclose()
+
+    def uri(self, key: str) -> str:
+        """As s3://bucket/key."""
+        return self._root.uri(key)
+
+    async def put(self, key: str, data: Bytes, media_type: str) -> None:
+        """By PutObject."""
+        with _translated(self._root, key):
+            await self._client.put_object(**self._at(key), Body=_Body(data), ContentType=media_type, **self._encryption)
+
+    async def begin(self, key: str, media_type: str) -> str:
+        """By CreateMultipartUpload: the token is its UploadId."""
+        with _translated(self._root, key):
+            answer = await self._client.create_multipart_upload(
+                **self._at(key), ContentType=media_type, **self._encryption
+            )
+            return str(answer["UploadId"])
+
+    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
+        """By UploadPart."""
+        with _translated(self._root, key):
+            answer = await self._client.upload_part(
+                **self._at(key), UploadId=token, PartNumber=number, Body=_Body(data)
+            )
+            return str(answer["ETag"])
+
+    async def complete(self, key: str, token: str, parts: Sequence[Part]) -> None:
+        """By CompleteMultipartUpload."""
+        listed = [{"PartNumber": part.number, "ETag": part.etag} for part in parts]
+        with _translated(self._root, key):
+            await self._client.complete_multipart_upload(
+                **self._at(key), UploadId=token, MultipartUpload={"Parts": listed}
+            )
+
+    async def abort(self, key: str, token: str) -> None:
+        """By AbortMultipartUpload."""
+        with contextlib.suppress(UploadGone, NotFound), _translated(self._root, key):
+            await self._client.abort_multipart_upload(**self._at(key), UploadId=token)
+
+    async def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
+        """By one GetObject; by another from where it broke off, should it break."""
+        end, attempts = start + length, 0
+        await self._enter_readers()
+        try:
+            while start < end:
+                try:
+                    async for chunk in self._get(key, start, end):
+                        start, attempts = start + len(chunk), 0
+                        yield chunk
+                except Unavailable:
+                    attempts += 1
+                    if attempts == 3:
+                        raise
+        finally:
+            self._readers.release()
+
+    async def _get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+        with _translated(self._root, key):
+            answer = await self._client.get_object(**self._at(key), Range=f"bytes={start}-{end - 1}")
+            body = answer["Body"]
+            async with body:
+                gathered, size = [], 0
+                while data := await body.read(MIB - size):
+                    gathered.append(data)
+                    size += len(data)
+                    if size == MIB:
+                        yield b"".join(gathered)
+                        gathered, size = [], 0
+                        start += MIB
+                if gathered:
+                    yield b"".join(gathered)
+                if start + size < end:
+                    raise Unavailable(f"the artifacts' store gave less of {key!r} than was asked for", _AWAY_SECONDS)
+
+    async def _enter_readers(self) -> None:
+        try:
+            await asyncio.wait_for(self._readers.acquire(), _WAIT_SECONDS)
+        except TimeoutError:
+            raise Busy("as many downloads run as there are connections to the artifacts' store", 5.0) from None
+
+    async def size(self, key: str) -> int | None:
+        """By HeadObject."""
+        try:
+            with _translated(self._root, key):
+                return int((await self._client.head_object(**self._at(key)))["ContentLength"])
+        except NotFound:
+            return None
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """By DeleteObjects, a thousand at a time; one by one where the store has no such call."""
+        for first in range(0, len(keys), _DELETES_MOST):
+            batch = keys[first : first + _DELETES_MOST]
+            if len(batch) == 1 or not await self._delete_batch(batch):
+                for key in batch:
+                    with contextlib.suppress(NotFound), _translated(self._root, key):
+                        await self._client.delete_object(**self._at(key))
+
+    async def _delete_batch(self, keys: Sequence[str]) -> bool:
+        listed = [{"Key": self._root.key(key)} for key in keys]
+        try:
+            with _translated(self._root, keys[0]):
+                answer = await self._client.delete_objects(
+                    Bucket=self._root.bucket, Delete={"Objects": listed, "Quiet": True}
+                )
+        except StoreRefused:
+            return False  # where it is about more than this call, deleting one will say so
+        for error in answer.get("Errors", ()):
+            if error.get("Code") != "NoSuchKey":
+                said = Answer(error.get("Code", ""), 500, error.get("Message", ""))
+                raise meaning(said, self._root.bucket, error.get("Key", ""))
+        return True
+
+    async def begun(self) -> AsyncIterator[Begun]:
+        """By ListMultipartUploads: those of keys that we make. None where the store has no such call."""
+        prefix = self._root.key("")
+        more: dict[str, str] = {}
+        while True:
+            with _translated(self._root, prefix):
+                answer = await self._client.list_multipart_uploads(Bucket=self._root.bucket, Prefix=prefix, **more)
+            for upload in answer.get("Uploads", ()):
+                key = upload["Key"].removeprefix(prefix)
+                if _OURS.match(key):
+                    yield Begun(key, upload["UploadId"], int(upload["Initiated"].timestamp() * 1000))
+            if not answer.get("IsTruncated"):
+                return
+            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    async def sign_part(self, key: str, token: str, number: int, seconds: int) -> str:
+        """A presigned UploadPart: encryption was said at its beginning."""
+        return await self._sign("upload_part", key, seconds, UploadId=token, PartNumber=number)
+
+    async def sign_read(self, key: str, seconds: int) -> str:
+        """A presigned GetObject."""
+        return await self._sign("get_object", key, seconds)
+
+    async def _sign(self, call: str, key: str, seconds: int, **params: object) -> str:
+        with _translated(self._root, key):
+            return str(await self._client.generate_presigned_url(call, self._at(key) | params, ExpiresIn=seconds))
+
+    def _at(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._root.bucket, "Key": self._root.key(key)}
+
+
+class _Body(Payload):
+    """Bytes as the body of a request, sent as they lie in memory.
+
+    botocore takes it for a stream that can be sent again, but for none that it could read: of such a one it would ask
+    the store first whether it may come, and aiohttp would read it in threads, 64 KiB at a time.
+    """
+
+    def __init__(self, data: Bytes) -> None:
+        super().__init__(memoryview(data), content_type="application/octet-stream")
+        self._size = len(data)
+
+    def __len__(self) -> int:
+        return self._size or 0
+
+    def seek(self, offset: int) -> None:
+        """To be sent again: nothing to do."""
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        for start in range(0, len(self), MIB):
+            await writer.write(self._value[start : start + MIB])
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return bytes(self._value).decode(encoding, errors)
+
+
+class _Session(AIOHTTPSession):  # type: ignore[misc]
+    """Trusts the system's certificates beside those it was told, or came with."""
+
+    def _build_verify_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._build_verify_context()
+        context.load_default_certs()
+        return context
+
+
+def _check_bundle(path: Path | None) -> None:
+    try:
+        if path is not None:
+            ssl.create_default_context(cafile=str(path))
+    except OSError as error:
+        raise StoreRefused(
+            f"s3_ca_bundle {path}: {error.strerror or error}", "name a file of PEM certificates"
+        ) from None
+
+
+@contextlib.contextmanager
+def _translated(root: S3Root, key: str) -> Iterator[None]:
+    """Whatever botocore, aiohttp or the network raise inside leaves as an error of model.errors."""
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _answer(error, root, key) from None
+    except (exceptions.BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
+        raise _failure(error) from error
+
+
+def _answer(error: exceptions.ClientError, root: S3Root, key: str) -> PenstockError:
+    said, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    region = said.get("Region") or metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region", "")
+    status = metadata.get("HTTPStatusCode", 500)
+    code = said.get("Code", str(status))
+    if code == "404":  # to HEAD: the bucket may be missing as well, which the next call will say
+        code = "NoSuchKey"
+    return meaning(Answer(code, status, said.get("Message", ""), region), root.bucket, key)
+
+
+def _failure(error: Exception) -> PenstockError:
+    """Of a call that had no answer."""
+    match error:
+        case exceptions.NoCredentialsError():
+            return StoreRefused(
+                "no credentials were found",
+                "give the server's process AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role",
+            )
+        case (
+            exceptions.PartialCredentialsError() | exceptions.CredentialRetrievalError() | exceptions.ProfileNotFound()
+        ):
+            return StoreRefused(str(error), "mend the profile or the environment that the server's process sees")
+        case exceptions.SSLError():
+            return StoreRefused(
+                f"its certificate is not to be trusted ({error})",
+                "set s3_ca_bundle to the certificate of who signed it, or correct s3_endpoint",
+            )
+        case (
+            exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError() | exceptions.ProxyConnectionError()
+        ):
+            return Unavailable(f"the artifacts' store is not to be reached ({error})", _AWAY_SECONDS)
+        case exceptions.HTTPClientError() | aiohttp.ClientError() | TimeoutError() | ConnectionError():
+            return Unavailable(f"the connection to the artifacts' store broke ({error})", _AWAY_SECONDS)
+    return StoreRefused(str(error), "correct the s3_ settings, or AWS's configuration on this machine")
