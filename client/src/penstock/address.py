@@ -22,13 +22,19 @@ _ONCE = [
     ("ExperimentService", "DeleteExperiment"),
     ("ExperimentService", "RestoreExperiment"),
     ("RunService", "DeleteRunTags"),
+    ("ArtifactService", "DeleteArtifact"),
+    ("ArtifactService", "CompleteUpload"),
+    # Their bytes would be kept in memory for it.
+    ("ArtifactService", "UploadArtifact"),
+    ("ArtifactService", "DownloadArtifact"),
 ]
 _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
                 "name": [
-                    {"service": f"penstock.v1.{name}"} for name in ("ExperimentService", "RunService", "MetricService")
+                    {"service": f"penstock.v1.{name}"}
+                    for name in ("ExperimentService", "RunService", "MetricService", "ArtifactService")
                 ],
                 "retryPolicy": {
                     "maxAttempts": 5,
@@ -113,6 +119,15 @@ def parse_address(url: str | None = None, workspace: str | None = None) -> Addre
         raise ValueError(f"{text!r} has more than an address; write it as host:port or https://host:port")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return Address(f"{host}:{port}", tls=parts.scheme in ("https", "grpcs"), workspace=workspace)
+
+
+def artifacts_address(address: Address, url: str | None = None) -> Address:
+    """Where the artifacts of the runs at `address` are: at `url`, or PENSTOCK_ARTIFACTS_URL, or else there, too.
+
+    Raises ValueError.
+    """
+    url = url if url is not None else os.environ.get("PENSTOCK_ARTIFACTS_URL") or None
+    return address if url is None else parse_address(url, address.workspace)
 
 
 def spool_dir() -> str | None:

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from penstock.v1 import experiments_pb2, metrics_pb2, runs_pb2
+from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, runs_pb2
 
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client
@@ -28,6 +28,7 @@ T = TypeVar("T")
 EXPERIMENTS: ServiceDescriptor = experiments_pb2.DESCRIPTOR.services_by_name["ExperimentService"]
 RUNS: ServiceDescriptor = runs_pb2.DESCRIPTOR.services_by_name["RunService"]
 METRICS: ServiceDescriptor = metrics_pb2.DESCRIPTOR.services_by_name["MetricService"]
+ARTIFACTS: ServiceDescriptor = artifacts_pb2.DESCRIPTOR.services_by_name["ArtifactService"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,11 @@
     ├── Retryable              the same call will succeed later
     │   ├── Unavailable        no server there, or it cannot serve now
     │   ├── Busy               it has no room at the moment
-    │   └── TimedOut           no answer in time; the call may have been carried out
+    │   ├── TimedOut           no answer in time; the call may have been carried out
+    │   ├── Changed            an artifact is no longer the one that was asked for
+    │   └── UploadGone         an upload has ended, was given up, or another goes on with it
+    ├── SourceChanged          a file was written to while it was read
+    ├── TransferFailed         some files of many; `failures` says which, and why
     └── ServerError            a bug of the server, or a version that does not fit
 
 `str()` of each is the server's own sentence. Logging to a run raises none of them.
@@ -19,7 +23,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import grpc
 
@@ -76,6 +80,28 @@ class TimedOut(Retryable):
     """No answer in time."""
 
 
+class Changed(Retryable):
+    """An artifact has been replaced while it was read."""
+
+
+class UploadGone(Retryable):
+    """An upload is not there any more: it is to be begun anew."""
+
+
+class SourceChanged(PenstockError):
+    """A file of this machine was written to while it was read. Nothing of it is visible."""
+
+
+class TransferFailed(PenstockError):
+    """Some of many files could not be brought where they should be. `failures` has the error of each, by its path."""
+
+    def __init__(self, failures: Mapping[str, Exception], of: int) -> None:
+        told = "; ".join(f"{path}: {error}" for path, error in list(failures.items())[:_TOLD])
+        more = f"; and {len(failures) - _TOLD} more" if len(failures) > _TOLD else ""
+        super().__init__(f"{len(failures)} of {of} files failed: {told}{more}")
+        self.failures = dict(failures)
+
+
 class ServerError(PenstockError):
     """The server failed, or is of a version that does not know the call."""
 
@@ -93,6 +119,9 @@ _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
 }
+_ABORTED: dict[str, type[PenstockError]] = {"Changed": Changed, "UploadGone": UploadGone}
+
+_TOLD = 5
 
 
 def from_status(
@@ -103,6 +132,8 @@ def from_status(
     cls = _CLASSES.get(code, ServerError)
     if cls is InvalidArgument and facts.get("penstock-error") == "InvalidFilter":
         cls = InvalidFilter
+    if code is grpc.StatusCode.ABORTED:
+        cls = _ABORTED.get(facts.get("penstock-error", ""), cls)
     if cls is Unavailable and "penstock-error" not in facts:
         start = " start one with `penstock-server serve`, or" if _is_here(target) else ""
         return cls(f"no server at {target};{start} set PENSTOCK_URL to where it is ({details})", facts)

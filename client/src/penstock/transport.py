@@ -58,26 +58,22 @@ class Stream(Protocol):
         """End it, from any thread; whoever iterates gets Broken."""
 
 
-class DirectStream:
-    """Over a channel that is made for it.
+class CallStream:
+    """A call on a channel.
 
     A call of gRPC's takes its lock when it is destroyed, and a thread of gRPC's that the end of the interpreter has
     stopped may hold that lock: one exit of 600 hung for ever. So it is destroyed here, with its stream. The error that
     a call raises is the call itself, in a cycle with its own traceback, which is left to nobody.
     """
 
-    def __init__(self, address: Address, path: str, requests: Iterable[bytes], timeout: float | None = None) -> None:
-        self._channel = forks.watch(address.stream_channel())
-        method = self._channel.stream_stream(path, request_serializer=None, response_deserializer=None)
-        self._call: Any = method(iter(requests), timeout=timeout, metadata=address.metadata)
+    def __init__(self, call: Any) -> None:
+        self._call = call
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._call
         except grpc.RpcError as error:
-            trailing = tuple((key, value) for key, value in error.trailing_metadata() or () if isinstance(value, str))
-            broken = Broken(error.code(), error.details() or "", trailing)
-            error.__traceback__ = None
+            broken = broken_by(error)
         else:
             return
         raise broken  # out here, where the call is not its context
@@ -93,4 +89,23 @@ class DirectStream:
     def __exit__(self, *_: object) -> None:
         self.cancel()
         self._call = None
+
+
+class DirectStream(CallStream):
+    """Over a channel that is made for it."""
+
+    def __init__(self, address: Address, path: str, requests: Iterable[bytes], timeout: float | None = None) -> None:
+        self._channel = forks.watch(address.stream_channel())
+        method = self._channel.stream_stream(path, request_serializer=None, response_deserializer=None)
+        super().__init__(method(iter(requests), timeout=timeout, metadata=address.metadata))
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
         self._channel.close()
+
+
+def broken_by(error: grpc.RpcError) -> Broken:
+    """What a call's error tells. Lets go of the call."""
+    trailing = tuple((key, value) for key, value in error.trailing_metadata() or () if isinstance(value, str))
+    error.__traceback__ = None
+    return Broken(error.code(), error.details() or "", trailing)

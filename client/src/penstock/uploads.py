@@ -1,0 +1,313 @@
+"""From this machine into a run: through the server, or straight to the store where the server says so (`direct`)."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.artifacts import Artifact, artifact_of
+from penstock.effort import PATIENCE, Effort, Progress
+from penstock.errors import NotFound, PenstockError, Retryable, ServerError, TransferFailed, UploadGone
+from penstock.parallel import in_parallel
+from penstock.paths import artifact_directory, artifact_path
+from penstock.sources import Source
+from penstock.transport import Stream
+from penstock.v1 import artifacts_pb2 as pb
+from penstock.wire import CHUNK, STALL, Watched, Wire, chunk_message
+
+FILES = 8  # at once
+_SMALL_TIMEOUT = 60.0  # seconds
+_READ_BACK = 10 << 20  # bytes a second, at least, where a server checks what is stored before it answers
+
+
+def upload(
+    wire: Wire,
+    run_id: str,
+    source: Path | bytes,
+    path: str,
+    *,
+    media_type: str | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    patience: float | None = PATIENCE,
+) -> Artifact:
+    """Bring a file, or bytes, to `path` in a run. Returns when it is stored and visible.
+
+    What is there already is not sent; what is stored of an upload that broke off is not sent again. Goes on trying
+    until nothing has advanced for `patience` seconds; None: until it is stopped; 0: no second time. `progress` and
+    `stop` are as `effort.Effort` has them.
+
+    Raises:
+        OSError: the file cannot be read, or is not there.
+        ValueError: it is no file, or the path can never be one of an artifact.
+        SourceChanged: it was written to meanwhile; nothing of it is visible.
+        Stopped: `stop` was set.
+        Retryable: (Unavailable, Busy, TimedOut) the server or its store were away for too long.
+        PenstockError: the server does not take it: NotFound, where there is no such run; FailedPrecondition, where
+            that is deleted, or the store cannot be used; InvalidArgument, PermissionDenied, ServerError.
+    """
+    return upload_by(wire, run_id, source, artifact_path(path), media_type, Effort(patience, progress, stop))
+
+
+def upload_artifact(
+    wire: Wire,
+    run_id: str,
+    source: str | os.PathLike[str] | bytes,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    media_type: str | None = None,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    patience: float | None = PATIENCE,
+) -> Artifact:
+    """Bring a file, or bytes, into a run. Returns the artifact when it is stored and visible.
+
+    What is at the path already is replaced as a whole, or not sent when it is the same. What is stored of an upload
+    that broke off in the last day is not sent again, also by another process.
+
+    Args:
+        run_id: which run.
+        source: a path of this machine, or the bytes themselves.
+        path: where in the run. None: the file's name.
+        media_type: such as "text/plain". None: as the name says.
+        progress: called with the bytes done since its last call, from any thread; with a negative number when some
+            have to be sent again.
+        stop: once it is set, this ends with `effort.Stopped`.
+        patience: how many seconds nothing may advance before it gives up; None: it never does.
+
+    Raises:
+        ValueError: a path that cannot be one of an artifact, or a source that is no file.
+        OSError: the file cannot be read.
+        errors.SourceChanged: the file was written to meanwhile. Nothing of it is visible.
+        errors.Retryable: the server or its store were away for too long.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        if path is None:
+            raise ValueError("bytes have no name: say at which path they are to be")
+        given: Path | bytes = bytes(source)
+    else:
+        given = Path(source)
+    where = artifact_path(given.name if path is None and isinstance(given, Path) else path or "")
+    return upload_by(wire, run_id, given, where, media_type, Effort(patience, progress, stop))
+
+
+def upload_artifacts(
+    wire: Wire,
+    run_id: str,
+    directory: str | os.PathLike[str],
+    path: str | os.PathLike[str] = "",
+    *,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+    patience: float | None = PATIENCE,
+) -> list[Artifact]:
+    """Bring all files below a directory into a run, below `path`; eight at once. Returns them sorted by path.
+
+    A link to a file is taken for the file; one to a directory is left out, for it may lead in a circle. The other
+    arguments are those of `upload_artifact`.
+
+    Raises:
+        OSError, ValueError: it is no directory, or `path` none of a run.
+        errors.TransferFailed: some files could not be uploaded; all others are. Its `failures` says which and why.
+    """
+    root, prefix = Path(directory), artifact_directory(path)
+    found = list(files_below(root))
+    effort = Effort(patience, progress, stop)
+
+    done: list[Artifact] = []
+    failures: dict[str, Exception] = {}
+
+    def one(relative: str) -> None:
+        try:
+            where = artifact_path(f"{prefix}/{relative}" if prefix else relative)
+            done.append(upload_by(wire, run_id, root / relative, where, None, effort))
+        except (PenstockError, OSError, ValueError) as error:
+            failures[relative] = error
+
+    in_parallel(one, found, min(FILES, len(found)), effort)
+    if failures:
+        raise TransferFailed(failures, len(found))
+    return sorted(done, key=lambda artifact: artifact.path)
+
+
+def files_below(root: Path) -> Iterator[str]:
+    """All that is not a directory, by its path below `root`, with `/` between names. Raises OSError."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not root.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is no directory")
+    for directory, directories, names in os.walk(root, onerror=fail):
+        directories.sort()
+        for name in sorted(names):
+            yield (Path(directory) / name).relative_to(root).as_posix()
+
+
+def upload_by(
+    wire: Wire, run_id: str, source: Path | bytes, path: str, media_type: str | None, effort: Effort
+) -> Artifact:
+    """As `upload`, as part of an effort."""
+    with Source(source) as opened:
+        return _Upload(wire, run_id, opened, path, media_type or "", effort).work()
+
+
+class _Upload:
+    """One file on its way."""
+
+    def __init__(self, wire: Wire, run_id: str, source: Source, path: str, media_type: str, effort: Effort) -> None:
+        self._wire = wire
+        self._run_id = run_id
+        self._source = source
+        self._path = path
+        self._media_type = media_type
+        self._effort = effort
+        self._looked = False  # at what is there already
+        self._route = pb.ARTIFACT_ROUTE_UNSPECIFIED
+        self._gone = False  # another goes on with the upload that there was
+        self._stored = 0  # bytes that the server had at the best of times
+        self._trouble: Exception | None = None  # while the file was read
+        self._done = 0  # bytes told as progress
+        self._lock = threading.Lock()  # of that
+
+    def work(self) -> Artifact:
+        """Try it until it is there."""
+        tries = 0
+        while True:
+            self._effort.check()
+            try:
+                artifact = self._small() if self._source.size <= CHUNK else self._large()
+            except Retryable as error:
+                self._gone = isinstance(error, UploadGone)
+                failed = error.with_traceback(None)
+            else:
+                self._progress(self._source.size)
+                self._effort.advanced()
+                return artifact
+            tries += 1
+            self._progress(0)
+            self._effort.pause(failed, tries)
+
+    def _progress(self, done: int) -> None:
+        with self._lock:
+            step, self._done = done - self._done, done
+        self._effort.count(step)
+
+    def _small(self) -> Artifact:
+        """In one message: the server knows by the digest whether it is there already."""
+        data = self._source.read(0, self._source.size)
+        self._source.check()
+        answer = self._wire.ask_raw("UploadArtifact", self._header(data=data), _SMALL_TIMEOUT)
+        return artifact_of(pb.UploadArtifactResponse.FromString(answer).artifact)
+
+    def _header(self, upload_id: str = "", offset: int = 0, data: bytes = b"") -> bytes:
+        header = pb.UploadHeader(
+            run_id=self._run_id,
+            path=self._path,
+            size=self._source.size,
+            sha256=self._known(),
+            media_type=self._media_type,
+            upload_id=upload_id,
+            offset=offset,
+            data=data,
+        )
+        return pb.UploadArtifactRequest(header=header).SerializeToString()
+
+    def _known(self) -> bytes:
+        """The digest, where all has been read already."""
+        return self._source.digest() if self._source.hashed else b""
+
+    def _large(self) -> Artifact:
+        if not self._looked:
+            if self._same_size():
+                self._source.digest()
+            self._looked = True
+        if self._gone and self._route == pb.ARTIFACT_ROUTE_SERVER:
+            return self._send("", 0)  # one that nobody else has found
+        message = pb.BeginUploadRequest(
+            run_id=self._run_id,
+            path=self._path,
+            size=self._source.size,
+            sha256=self._known(),
+            media_type=self._media_type,
+        )
+        begun = self._wire.ask("BeginUpload", message)
+        if not begun.upload_id:
+            return artifact_of(begun.artifact)
+        self._route = begun.route
+        match begun.route:
+            case pb.ARTIFACT_ROUTE_SERVER:
+                return self._send(begun.upload_id, self._agreed(begun))
+        raise ServerError(f"the server names a way for the bytes (route {begun.route}) that this client does not know")
+
+    def _same_size(self) -> bool:
+        """Whether what is there may be this very file."""
+        try:
+            there = self._wire.ask("StatArtifact", pb.StatArtifactRequest(run_id=self._run_id, path=self._path))
+        except NotFound:
+            return False  # nothing, or no such run: that the next request tells
+        return not there.artifact.is_directory and there.artifact.size == self._source.size
+
+    def _agreed(self, begun: pb.BeginUploadResponse) -> int:
+        """How many bytes are stored of this very file."""
+        end = agreed = 0
+        for part in begun.parts:
+            end += part.size
+            if part.prefix_sha256:
+                if self._source.digest(end) != part.prefix_sha256:
+                    break
+                agreed = end
+            self._effort.check()
+        if agreed > self._stored:
+            self._stored = agreed
+            self._effort.advanced()
+        return agreed
+
+    def _send(self, upload_id: str, start: int) -> Artifact:
+        """Through the server."""
+        self._trouble = None
+        self._progress(start)
+
+        def begin(stream: Watched) -> Stream:
+            return self._wire.send("UploadArtifact", self._messages(stream, upload_id, start))
+
+        try:
+            with Watched(self._wire, lambda: self._effort.stopped, begin) as stream:
+                answer = next(iter(stream), b"")
+        except PenstockError:
+            self._effort.check()
+            if self._trouble is None:
+                raise
+        if self._trouble is not None:
+            raise self._trouble
+        return artifact_of(pb.UploadArtifactResponse.FromString(answer).artifact)
+
+    def _messages(self, stream: Watched, upload_id: str, start: int) -> Iterator[bytes]:
+        """What a thread of gRPC's sends. The last chunk is held back until it is known that the file is the same as
+        at the beginning: if it is not, what is sent is too short, and the server keeps nothing of it.
+        """
+        yield self._header(upload_id, start)
+        held, at = b"", start
+        try:
+            for chunk in self._source.chunks(start):
+                if held:
+                    yield held
+                    stream.moved()
+                    self._progress(at)
+                if self._effort.stopped:
+                    stream.cancel()  # what is stored stays
+                    return
+                held = chunk_message(chunk)
+                at += len(chunk)
+            self._source.check()
+        except Exception as error:  # noqa: BLE001  whoever waits for the answer raises it
+            self._trouble = error
+            if not held:
+                stream.cancel()
+            return
+        if held:
+            yield held
+        stream.moved(STALL + self._source.size / _READ_BACK)
+        yield pb.UploadArtifactRequest(trailer=pb.UploadTrailer(sha256=self._source.digest())).SerializeToString()

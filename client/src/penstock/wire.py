@@ -1,0 +1,208 @@
+"""Calls of ArtifactService, from any number of threads: over one channel, or by relays where gRPC must not be.
+
+Streams carry bytes as they are: of a chunk no message object is made.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+from penstock import forks
+from penstock.address import Address
+from penstock.calls import ARTIFACTS, request
+from penstock.errors import PenstockError, TimedOut, Unavailable, from_status
+from penstock.relay import RelayedStream
+from penstock.transport import Broken, CallStream, Stream, broken_by
+
+# Of a message: the least that a server can be set to take is 1 MiB, and a header has a path, too.
+CHUNK = (1 << 20) - (4 << 10)
+STALL = 300.0  # seconds in which nothing moves; other uploads may go first. A dead peer is noticed earlier.
+
+_TIMEOUT = 30.0
+_LOOK = 0.2
+# Said by a Penstock server these are its bugs; else a connection has been cut, by whatever is between.
+_CUT = frozenset((grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN))
+
+
+class Wire:
+    """To one server. Connects with the first call. Raises what `errors` tells."""
+
+    def __init__(
+        self,
+        address: Address,
+        timeout: float = _TIMEOUT,
+        *,
+        channel: Callable[[], grpc.Channel] | None = None,
+        beside_forks: bool = False,
+    ) -> None:
+        """`channel` gives one that others use, too. `timeout` is of each single request, in seconds.
+
+        With `beside_forks` the process may be forked by other threads while this one transfers something.
+        """
+        self.address = address
+        self._timeout = timeout
+        self._given = channel
+        self._allowed = forks.may_stream if beside_forks else forks.use_grpc
+        self._lock = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._pid = 0
+
+    def ask(self, method: str, message: Message, timeout: float | None = None) -> Any:
+        """One request, one answer."""
+        asked = request(ARTIFACTS, method, message)
+        return asked.answer.FromString(self.ask_raw(method, message.SerializeToString(), timeout))
+
+    def ask_raw(self, method: str, message: bytes, timeout: float | None = None) -> bytes:
+        """The same in bytes. A stream of one request is one, too: on the wire there is no difference."""
+        path, timeout = _path(method), timeout or self._timeout
+        try:
+            if not self._allowed():
+                with RelayedStream(self.address, path, [message], timeout) as answers:
+                    return next(iter(answers))
+            call = self._open().unary_unary(path, request_serializer=None, response_deserializer=None)
+            try:
+                answer: bytes = call(message, timeout=timeout, metadata=self.address.metadata)
+            except grpc.RpcError as error:
+                broken = broken_by(error)
+            else:
+                return answer
+        except Broken as error:
+            broken = error.with_traceback(None)
+        raise self.error(broken)
+
+    def send(self, method: str, messages: Iterable[bytes]) -> Stream:
+        """A stream of requests. No deadline: see Watched."""
+        path = _path(method)
+        if not self._allowed():
+            return RelayedStream(self.address, path, messages)
+        call = self._open().stream_stream(path, request_serializer=None, response_deserializer=None)
+        return CallStream(call(iter(messages), metadata=self.address.metadata))
+
+    def receive(self, method: str, message: Message) -> Stream:
+        """A stream of answers. No deadline: see Watched."""
+        path, raw = _path(method), message.SerializeToString()
+        if not self._allowed():
+            return RelayedStream(self.address, path, [raw])
+        call = self._open().unary_stream(path, request_serializer=None, response_deserializer=None)
+        return CallStream(call(raw, metadata=self.address.metadata))
+
+    def error(self, broken: Broken) -> PenstockError:
+        """What a call's end tells."""
+        if broken.code in _CUT and not any(key == "x-request-id" for key, _ in broken.metadata):
+            return Unavailable(f"the connection to {self.address.target} broke ({broken})")
+        return from_status(broken.code, broken.details, broken.metadata, self.address.target)
+
+    def close(self) -> None:
+        """Let go of the connection. The next call makes another."""
+        with self._lock:
+            channel, self._channel = self._channel, None
+            if channel is not None and self._pid == os.getpid():
+                channel.close()
+
+    def _open(self) -> grpc.Channel:
+        if self._given is not None:
+            return self._given()
+        with self._lock:
+            if self._channel is None or self._pid != os.getpid():
+                self._channel, self._pid = forks.watch(self.address.channel()), os.getpid()
+            return self._channel
+
+
+class Watched:
+    """A stream that ends when nobody wants it any more, or when nothing has moved on it for `STALL` seconds.
+
+    Who moves something says so by `moved`. Raises PenstockError; when it was to end, whoever asked for that knows.
+    """
+
+    def __init__(self, wire: Wire, stopped: Callable[[], bool], begin: Callable[[Watched], Stream]) -> None:
+        self._wire = wire
+        self._stopped = stopped
+        self._begin = begin
+        self._stream: Stream | None = None
+        self._left = STALL
+        self._moved = time.monotonic()
+        self._over = threading.Event()
+        self._cancelled = False
+        self._stalled = False
+
+    def moved(self, allow: float = STALL) -> None:
+        """The next move may take `allow` seconds."""
+        self._moved = time.monotonic()
+        self._left = allow
+
+    def cancel(self) -> None:
+        """End it, from any thread."""
+        self._cancelled = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def __iter__(self) -> Iterator[bytes]:
+        assert self._stream is not None
+        try:
+            for message in self._stream:
+                self.moved()
+                yield message
+        except Broken as error:
+            broken = error.with_traceback(None)
+        else:
+            return
+        if self._stalled:
+            raise TimedOut(f"no answer from {self._wire.address.target}: nothing has moved for {self._left:.0f} s")
+        raise self._wire.error(broken)
+
+    def _watch(self) -> None:
+        while not self._over.wait(_LOOK):
+            self._stalled = time.monotonic() - self._moved > self._left
+            if self._stalled or self._stopped():
+                self.cancel()
+                return
+
+    def __enter__(self) -> Self:
+        self._stream = self._begin(self).__enter__()
+        if self._cancelled:  # who sends was quicker
+            self._stream.cancel()
+        threading.Thread(target=self._watch, name="penstock's watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        assert self._stream is not None
+        self._stream.__exit__(*error)
+
+
+def chunk_message(data: bytes) -> bytes:
+    """A message with nothing but a chunk, as UploadArtifactRequest: field 2, its length, the bytes."""
+    return b"\x12" + _varint(len(data)) + data
+
+
+def chunk_in(message: bytes) -> memoryview | None:
+    """The chunk in a DownloadArtifactResponse, not copied; None when it is something else."""
+    if message[:1] != b"\x12":
+        return None
+    length = shift = 0
+    for at in range(1, min(len(message), 11)):
+        length |= (message[at] & 0x7F) << shift
+        shift += 7
+        if message[at] < 0x80:
+            return memoryview(message)[at + 1 :] if at + 1 + length == len(message) else None
+    return None
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _path(method: str) -> str:
+    return f"/{ARTIFACTS.full_name}/{method}"
