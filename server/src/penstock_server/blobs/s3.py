@@ -7,6 +7,7 @@ import contextlib
 import re
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiobotocore.session import get_session
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from botocore import exceptions
+from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 
 from penstock_server.blobs.s3_errors import Answer, meaning
 from penstock_server.blobs.store import Begun, Bytes, S3Options
@@ -29,6 +31,7 @@ _AWAY_SECONDS = 2.0
 # Of a read's connection, which is held for as long as its reader takes.
 _WAIT_SECONDS = 30.0
 _DELETES_MOST = 1000
+_HASHED_AT_ONCE = 64 * 1024
 # A bucket without a prefix may have uploads of others in it, which are not ours to give up.
 _OURS = re.compile(r"(\d+/[0-9a-f]{32}/(artifacts|versions)|\.penstock-doctor)/")
 
@@ -52,7 +55,7 @@ class S3Store:
         """Makes ready, and calls nobody yet. Raises StoreRefused when there is something wrong on our side."""
         config = AioConfig(
             signature_version="s3v4",
-            s3={"addressing_style": options.addressing, "payload_signing_enabled": False},
+            s3={"addressing_style": options.addressing},
             retries={"mode": "standard", "total_max_attempts": options.attempts},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -60,6 +63,7 @@ class S3Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             parameter_validation=False,  # which knows bytes only, and costs a tenth of a call
+            user_agent="penstock",  # its own is put together for each call anew, which costs another
             http_session_cls=_Session,
         )
         closing = contextlib.AsyncExitStack()
@@ -74,6 +78,8 @@ class S3Store:
                     config=config,
                 )
             )
+        for call in ("PutObject", "UploadPart"):
+            client.meta.events.register_first(f"choose-signer.s3.{call}", _choose_signer)
         return cls(root, options, client, closing)
 
     async def close(self) -> None:
@@ -87,7 +93,9 @@ class S3Store:
     async def put(self, key: str, data: Bytes, media_type: str) -> None:
         """By PutObject."""
         with _translated(self._root, key):
-            await self._client.put_object(**self._at(key), Body=_Body(data), ContentType=media_type, **self._encryption)
+            await self._client.put_object(
+                **self._at(key), Body=await _Body.of(data), ContentType=media_type, **self._encryption
+            )
 
     async def begin(self, key: str, media_type: str) -> str:
         """By CreateMultipartUpload: the token is its UploadId."""
@@ -101,7 +109,7 @@ class S3Store:
         """By UploadPart."""
         with _translated(self._root, key):
             answer = await self._client.upload_part(
-                **self._at(key), UploadId=token, PartNumber=number, Body=_Body(data)
+                **self._at(key), UploadId=token, PartNumber=number, Body=await _Body.of(data)
             )
             return str(answer["ETag"])
 
@@ -227,11 +235,21 @@ class _Body(Payload):
 
     botocore takes it for a stream that can be sent again, but for none that it could read: of such a one it would ask
     the store first whether it may come, and aiohttp would read it in threads, 64 KiB at a time.
+    Its digest is signed with it, so the store keeps nothing else: not what a broken line made of it, nor what
+    somebody wrote to the buffer after a cancelled call.
     """
 
-    def __init__(self, data: Bytes) -> None:
+    def __init__(self, data: Bytes, sha256: str) -> None:
         super().__init__(memoryview(data), content_type="application/octet-stream")
         self._size = len(data)
+        self.sha256 = sha256
+
+    @classmethod
+    async def of(cls, data: Bytes) -> _Body:
+        """Hashes it, in a thread where that takes long."""
+        if len(data) <= _HASHED_AT_ONCE:
+            return cls(data, sha256(data).hexdigest())
+        return cls(data, await asyncio.to_thread(lambda: sha256(data).hexdigest()))
 
     def __len__(self) -> int:
         return self._size or 0
@@ -247,11 +265,27 @@ class _Body(Payload):
         return bytes(self._value).decode(encoding, errors)
 
 
+class _Signer(S3SigV4Auth):  # type: ignore[misc]
+    """Knows the digest of a body already."""
+
+    NAME = "penstock-s3v4"
+
+    def payload(self, request: Any) -> str:
+        return request.body.sha256 if isinstance(request.body, _Body) else str(super().payload(request))
+
+
+AUTH_TYPE_MAPS[_Signer.NAME] = _Signer
+
+
+def _choose_signer(signature_version: str, **_: object) -> str | None:
+    return _Signer.NAME if signature_version == "s3v4" else None  # presigned addresses have another
+
+
 class _Session(AIOHTTPSession):  # type: ignore[misc]
     """Trusts the system's certificates beside those it was told, or came with."""
 
-    def _build_verify_context(self) -> ssl.SSLContext:
-        context: ssl.SSLContext = super()._build_verify_context()
+    def _get_ssl_context(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = super()._get_ssl_context()
         context.load_default_certs()
         return context
 
