@@ -1,0 +1,372 @@
+"""The store in a directory: what it keeps, that nothing leads out of it, what it says when the disk will not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_server.blobs.local import LocalStore
+from penstock_server.blobs.store import Store
+from penstock_server.model.artifacts import MIB, LocalRoot, Part
+from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, UploadGone
+
+KEY = "1/0123/artifacts/models/best.pt"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def store(root: Path, run: Callable[[Coroutine[Any, Any, None]], None]) -> Iterator[LocalStore]:
+    store = LocalStore(LocalRoot(str(root)))
+    yield store
+    run(store.close())
+
+
+async def content(store: Store, key: str, start: int = 0, length: int = 1 << 40) -> bytes:
+    return b"".join([chunk async for chunk in store.read(key, start, length)])
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+async def test_an_object_as_a_whole(store: LocalStore, root: Path) -> None:
+    await store.put(KEY, b"weights", "application/octet-stream")
+    assert await content(store, KEY) == b"weights"
+    assert await store.size(KEY) == 7
+    assert files(root) == {KEY}
+    assert store.uri(KEY) == await store.sign_read(KEY, 60) == (root / KEY).as_uri()
+    await store.put("1/empty", b"", "text/plain")
+    assert await store.size("1/empty") == 0
+    assert await content(store, "1/empty") == b""
+
+
+async def test_an_object_in_parts_is_there_when_it_is_complete(store: LocalStore) -> None:
+    pieces = [os.urandom(MIB), os.urandom(MIB), os.urandom(77)]
+    token = await store.begin(KEY, "text/plain")
+    parts = []
+    for number in (3, 1, 2):  # in any order
+        piece = memoryview(pieces[number - 1])
+        etag = await store.put_part(KEY, token, number, (number - 1) * MIB, piece)
+        parts.append(Part(number, len(piece), etag))
+        assert await store.size(KEY) is None
+    assert [each.token async for each in store.begun()] == [token]
+    await store.complete(KEY, token, sorted(parts, key=lambda part: part.number))
+    assert await content(store, KEY) == b"".join(pieces)
+    assert await content(store, KEY, MIB - 5, 10) == pieces[0][-5:] + pieces[1][:5]
+    assert [chunk async for chunk in store.begun()] == []
+
+
+async def test_a_part_that_was_not_recorded_is_cut_off(store: LocalStore) -> None:
+    token = await store.begin(KEY, "")
+    await store.put_part(KEY, token, 1, 0, b"recorded")
+    await store.put_part(KEY, token, 2, 8, b"of another attempt")
+    await store.complete(KEY, token, [Part(1, 8, "")])
+    assert await content(store, KEY) == b"recorded"
+
+
+async def test_parts_that_are_missing_are_no_object(store: LocalStore) -> None:
+    token = await store.begin(KEY, "")
+    await store.put_part(KEY, token, 1, 0, b"only")
+    with pytest.raises(UploadGone):
+        await store.complete(KEY, token, [Part(1, 4, ""), Part(2, 1, "")])
+    assert await store.size(KEY) is None
+
+
+async def test_what_has_ended_takes_nothing(store: LocalStore) -> None:
+    completed, aborted = await store.begin(KEY, ""), await store.begin(KEY, "")
+    await store.put_part(KEY, completed, 1, 0, b"whole")
+    await store.complete(KEY, completed, [Part(1, 5, "")])
+    await store.abort(KEY, aborted)
+    await store.abort(KEY, aborted)
+    for token in (completed, aborted):
+        with pytest.raises(UploadGone):
+            await store.put_part(KEY, token, 1, 0, b"torn!")
+        with pytest.raises(UploadGone):
+            await store.complete(KEY, token, [Part(1, 5, "")])
+    assert await content(store, KEY) == b"whole"
+
+
+async def test_a_client_writes_the_file_itself(store: LocalStore, root: Path) -> None:
+    token = await store.begin(KEY, "")
+    file = Path(store.file_uri(token).removeprefix("file://"))
+    assert file.parent == root / ".uploads"
+    file.unlink()
+    file.write_bytes(b"from another process")
+    file.chmod(0o444)
+    await store.complete(KEY, token, [])
+    assert await content(store, KEY) == b"from another process"
+    with pytest.raises(FailedPrecondition, match="no addresses for parts"):
+        await store.sign_part(KEY, token, 1, 60)
+
+
+async def test_chunks_are_bounded_and_outlive_the_object(store: LocalStore) -> None:
+    data = os.urandom(3 * MIB + 5)
+    await store.put(KEY, data, "")
+    chunks = store.read(KEY, 0, len(data))
+    got = [await anext(chunks)]
+    await store.delete([KEY])
+    got += [chunk async for chunk in chunks]
+    assert b"".join(got) == data
+    assert max(map(len, got)) <= MIB
+    with pytest.raises(NotFound):
+        await content(store, KEY)
+
+
+async def test_directories_go_with_the_last_file(store: LocalStore, root: Path) -> None:
+    await store.put("1/a/b/c/one", b"1", "")
+    await store.put("1/a/two", b"2", "")
+    await store.delete(["1/a/b/c/one", "1/a/b/c/one", "1/a/b/c/never", "1/a/two/beneath"])
+    assert files(root) == {"1/a/two"}
+    assert not (root / "1/a/b").exists()
+    await store.delete(["1/a/two"])
+    assert sorted(path.name for path in root.iterdir()) == [".uploads"]
+
+
+async def test_a_directory_that_is_left_empty_goes_when_asked_again(store: LocalStore, root: Path) -> None:
+    (root / "1/a/b").mkdir(parents=True)  # as a crash between the file and its directory leaves it
+    await store.delete(["1/a/b/c"])
+    assert not (root / "1").exists()
+
+
+async def test_who_makes_directories_beside_one_who_removes_them(store: LocalStore, root: Path) -> None:
+    async def come_and_go(name: int) -> None:
+        for turn in range(40):
+            await store.put(f"1/x/y/{name}", b"%d" % turn, "")
+            assert await content(store, f"1/x/y/{name}") == b"%d" % turn
+            await store.delete([f"1/x/y/{name}"])
+
+    await asyncio.gather(*map(come_and_go, range(6)))
+    assert not (root / "1").exists()
+    assert files(root) == set()
+
+
+async def test_begun_tells_when_it_was_written_last(store: LocalStore, root: Path) -> None:
+    token = await store.begin(KEY, "")
+    os.utime(root / ".uploads" / token, (5, 5))
+    assert [(each.token, each.begun_ms) async for each in store.begun()] == [(token, 5000)]
+    before = time.time() - 1
+    await store.put_part(KEY, token, 1, 0, b"x")
+    assert [each.begun_ms / 1000 > before async for each in store.begun()] == [True]
+
+
+async def test_nothing_of_a_cancelled_call_goes_on(store: LocalStore, root: Path) -> None:
+    """A thread that still writes would take what the buffer holds next."""
+    token = await store.begin(KEY, "")
+    file = root / ".uploads" / token
+    buffer = bytearray(b"a" * 32 * MIB)
+    part = asyncio.create_task(store.put_part(KEY, token, 1, 0, buffer))
+    while not file.stat().st_size:
+        await asyncio.sleep(0)
+    part.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await part
+    buffer[:] = b"b" * len(buffer)
+    written = file.read_bytes()
+    assert written == b"a" * len(buffer)
+
+
+async def test_what_a_cancelled_call_has_got_is_given_back(store: LocalStore, root: Path) -> None:
+    await store.size(KEY)  # makes the root
+    held, descriptors = threading.Event(), len(list(Path("/proc/self/fd").iterdir()))
+    await store.put(KEY, b"x", "")
+    for _ in range(8):
+        store._threads.submit(held.wait)
+    tasks = [asyncio.create_task(anext(store.read(KEY, 0, 1))), asyncio.create_task(store.begin(KEY, ""))]
+    await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    held.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(task.cancelled() for task in tasks)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    assert files(root) == {KEY}
+
+
+async def test_what_was_answered_is_on_the_disk(store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file before it gets its name, then the directory that names it, and those that are made for it."""
+    told: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def synced(file: int) -> None:
+        sync(file)
+        told.append(Path(f"/proc/self/fd/{file}").readlink().relative_to(root).as_posix())
+
+    def renamed(*args: object, **kwargs: object) -> None:
+        rename(*args, **kwargs)  # type: ignore[arg-type]
+        told.append("renamed")
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    await store.put("1/a/file", b"x", "")
+    at = told.index("renamed")
+    assert any(name.startswith(".uploads/") for name in told[:at])
+    assert {".", "1"} <= set(told[:at])
+    assert told[at + 1 :] == ["1/a"]
+
+    token = await store.begin("1/b/large", "")
+    told.clear()
+    await store.put_part("1/b/large", token, 1, 0, b"part")
+    assert told == [f".uploads/{token}"]
+    await store.complete("1/b/large", token, [Part(1, 4, "")])
+    assert told[1] == f".uploads/{token}"
+    assert told[-2:] == ["renamed", "1/b"]
+
+    told.clear()
+    await store.delete(["1/a/file"])
+    assert told == ["1/a"]
+
+
+def out_of(root: Path) -> Path:
+    outside = root.parent / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    return outside
+
+
+async def test_no_directory_leads_out(store: LocalStore, root: Path) -> None:
+    outside = out_of(root)
+    (root / "1").mkdir(parents=True)
+    (root / "1/run").symlink_to(outside)
+    with pytest.raises(StoreRefused, match="links are not followed"):
+        await store.put("1/run/file", b"x", "")
+    with pytest.raises(StoreRefused, match="links are not followed"):
+        await content(store, "1/run/secret")
+    with pytest.raises(StoreRefused, match="links are not followed"):
+        await store.size("1/run/secret")
+    token = await store.begin("1/run/secret", "")
+    with pytest.raises(StoreRefused, match="links are not followed"):
+        await store.complete("1/run/secret", token, [])
+    await store.delete(["1/run/secret"])
+    assert files(outside) == {"secret"}
+    assert (outside / "secret").read_bytes() == b"secret"
+
+
+async def test_no_file_leads_out(store: LocalStore, root: Path) -> None:
+    outside = out_of(root)
+    (root / "1").mkdir(parents=True)
+    for name in ("read", "replaced", "deleted"):
+        (root / "1" / name).symlink_to(outside / "secret")
+    with pytest.raises(StoreRefused, match="links are not followed"):
+        await content(store, "1/read")
+    await store.put("1/replaced", b"ours", "")
+    await store.delete(["1/deleted"])
+    assert await content(store, "1/replaced") == b"ours"
+    assert (outside / "secret").read_bytes() == b"secret"
+    assert files(root) == {"1/read", "1/replaced"}
+
+
+async def test_no_upload_leads_out(store: LocalStore, root: Path) -> None:
+    outside = out_of(root)
+    token = await store.begin(KEY, "")
+    (root / ".uploads" / token).unlink()
+    (root / ".uploads" / token).symlink_to(outside / "secret")
+    with pytest.raises(StoreRefused):
+        await store.put_part(KEY, token, 1, 0, b"gone?!")
+    with pytest.raises(StoreRefused):
+        await store.complete(KEY, token, [])
+    await store.abort(KEY, token)
+    (root / ".uploads").rmdir()
+    (root / ".uploads").symlink_to(outside)
+    with pytest.raises(StoreRefused):
+        await store.put(KEY, b"x", "")
+    with pytest.raises(StoreRefused):
+        await store.abort(KEY, "secret")
+    assert files(outside) == {"secret"}
+    assert (outside / "secret").read_bytes() == b"secret"
+
+
+async def test_a_pipe_is_no_object_and_nobody_waits_for_it(store: LocalStore, root: Path) -> None:
+    token = await store.begin(KEY, "")
+    (root / ".uploads" / token).unlink()
+    os.mkfifo(root / ".uploads" / token)
+    with pytest.raises(StoreRefused):
+        await store.complete(KEY, token, [])
+
+
+@pytest.mark.parametrize("key", ["../secret", "1/../../secret", "/etc/passwd", "1//x", "1/./x", "", "1/x\0"])
+async def test_a_key_is_below_the_root(store: LocalStore, key: str) -> None:
+    with pytest.raises(ValueError, match="no path below a root"):
+        await store.put(key, b"x", "")
+    with pytest.raises(ValueError, match="no path below a root"):
+        await content(store, key)
+
+
+async def test_the_root_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    store = LocalStore(LocalRoot(str(tmp_path / "link")))
+    await store.put(KEY, b"x", "")
+    await store.close()
+    assert (tmp_path / "disk" / KEY).read_bytes() == b"x"
+
+
+async def test_a_root_that_vanishes(store: LocalStore, root: Path) -> None:
+    await store.put(KEY, b"x", "")
+    token = await store.begin(KEY, "")
+    shutil.rmtree(root)
+    for work in (
+        store.put(KEY, b"x", ""),
+        store.size(KEY),
+        store.put_part(KEY, token, 1, 0, b"x"),
+        store.delete([KEY]),
+        store.abort(KEY, token),
+    ):
+        with pytest.raises(StoreRefused, match=f"{root} is not there; mount it or make it"):
+            await work
+    root.mkdir()
+    await store.put(KEY, b"x", "")
+
+
+async def test_a_root_that_is_a_file(store: LocalStore, root: Path) -> None:
+    root.write_bytes(b"")
+    with pytest.raises(StoreRefused, match="stands in the way"):
+        await store.put(KEY, b"x", "")
+
+
+@pytest.fixture
+def small_disk(root: Path) -> Iterator[Path]:
+    """A file system of 4 MiB; the test is skipped where none can be mounted."""
+    root.mkdir()
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=4m", "penstock", str(root)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no right to mount a file system")
+    yield root
+    subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+async def test_a_full_disk(store: LocalStore, small_disk: Path) -> None:
+    token = await store.begin(KEY, "")
+    with pytest.raises(StoreFull, match="No space left"):
+        await store.put(KEY, bytes(5 * MIB), "")
+    assert files(small_disk) == {f".uploads/{token}"}, "what was written of it takes no room"
+    await store.put_part(KEY, token, 1, 0, bytes(3 * MIB))
+    with pytest.raises(StoreFull):
+        await store.put_part(KEY, token, 2, 3 * MIB, bytes(3 * MIB))
+    await store.abort(KEY, token)
+    await store.put(KEY, bytes(3 * MIB), "")
+    assert await store.size(KEY) == 3 * MIB
+
+
+async def test_a_disk_that_may_only_be_read(store: LocalStore, small_disk: Path) -> None:
+    await store.put(KEY, b"x", "")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreRefused, match="let the user that the server runs as read and write"):
+        await store.put(KEY, b"x", "")
+    assert await content(store, KEY) == b"x"
