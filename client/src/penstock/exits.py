@@ -78,14 +78,15 @@ def _finish_last() -> None:
 
 def _finish_all() -> None:
     """All at once, so that they wait together."""
-    runs = [run for run in list(_open.values()) if run._sender.started]
-    left = [run for run in runs if not run._spool.closed or run._sender.state.over]
+    runs = [run for run in list(_open.values()) if run._sender.started or run._files is not None]
+    left = [run for run in runs if not run._ending]
     for run in left:
         run._begin_finish(None if run._child else status_of(_uncaught()))
     begun = time.monotonic()
     try:
         for run in left:
-            wait_settled(run._sender, run.id, max(0.0, run._finish_timeout - (time.monotonic() - begun)))
+            wait = max(0.0, run._finish_timeout - (time.monotonic() - begun))
+            wait_settled(run._sender, run.id, wait, run._files)
     finally:  # Ctrl-C, too, is told what it costs; and so is who gave up waiting before
         for run in runs:
             if _open.pop(id(run), None) is not None:

@@ -1,63 +1,71 @@
-"""Waiting for the last records to be committed, and telling so when it takes long."""
+"""Waiting for the last records to be committed and the last files to be sent, and telling so when it takes long."""
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
+from penstock.transfers import Bar, is_terminal, say
+
 if TYPE_CHECKING:
+    from penstock.outgoing.outgoing import Outgoing
     from penstock.sender import Sender
 
 _QUIET = 1.0  # seconds before the first line
 _IN_A_FILE = 10.0  # seconds between lines where they are not overwritten
-# stderr may be None, closed, a pipe that nobody reads, or an object that is not quite a file.
-_NO_FILE = (AttributeError, OSError, ValueError)
+_OF_FILES = 0.1  # seconds between looks at how far they are
 
 
-def wait_settled(sender: Sender, run_id: str, timeout: float | None) -> None:
+def wait_settled(sender: Sender, run_id: str, timeout: float | None, outgoing: Outgoing | None = None) -> None:
     """Wait until nothing more will be sent, at most `timeout` seconds; None: as long as it takes."""
     begun = time.monotonic()
     told = 0.0
     shown = False
-    while True:
-        waited = time.monotonic() - begun
-        left = _QUIET if timeout is None else min(_QUIET, timeout - waited)
-        if sender.settled.wait(max(0.0, left)) or (timeout is not None and waited >= timeout):
-            break
-        waited = time.monotonic() - begun
-        if waited >= _QUIET and (_is_terminal() or waited >= told + _IN_A_FILE or not shown):
-            told, shown = waited, True
-            _say(_line(sender, run_id, waited), last=False)
+    with Bar() as bar:
+        while not _settled(sender, outgoing):
+            waited = time.monotonic() - begun
+            if timeout is not None and waited >= timeout:
+                break
+            _wait(sender, outgoing, _QUIET if timeout is None else min(_QUIET, timeout - waited))
+            waited = time.monotonic() - begun
+            if outgoing is not None and _is_done(sender) and is_terminal():
+                files = outgoing.courier
+                left = outgoing.left
+                total = files.bytes + sum(entry.size for entry in left)
+                bar.show(f"penstock: run {run_id}: {len(left):,} files left", files.sent_bytes, total)
+            elif waited >= _QUIET and (is_terminal() or waited >= told + _IN_A_FILE or not shown):
+                told, shown = waited, True
+                say(_line(sender, run_id, waited, outgoing), last=False)
     if shown:
-        _say("" if _is_terminal() else _line(sender, run_id, time.monotonic() - begun), last=True)
+        say("" if is_terminal() else _line(sender, run_id, time.monotonic() - begun, outgoing), last=True)
 
 
-def _line(sender: Sender, run_id: str, waited: float) -> str:
+def _is_done(sender: Sender) -> bool:
+    """A child that has logged nothing but files has none to wait for."""
+    return sender.settled.is_set() or not sender.started
+
+
+def _settled(sender: Sender, outgoing: Outgoing | None) -> bool:
+    return _is_done(sender) and (outgoing is None or outgoing.settled)
+
+
+def _wait(sender: Sender, outgoing: Outgoing | None, seconds: float) -> None:
+    """Until something has happened, or so long."""
+    if not _is_done(sender):
+        sender.settled.wait(max(0.0, seconds))
+    elif outgoing is not None:
+        outgoing.courier.wait(min(seconds, _OF_FILES))
+
+
+def _line(sender: Sender, run_id: str, waited: float, outgoing: Outgoing | None) -> str:
     why = (
         f", {sender.trouble}" if sender.trouble and sender.state.value in ("backoff", "connecting", "auth_wait") else ""
     )
-    if sender.state.value == "closed":
+    files = len(outgoing.left) if outgoing is not None else 0
+    if sender.state.value == "closed" and not files:
         return f"penstock: run {run_id}: all is committed, after {waited:.0f} s"
-    return (
-        f"penstock: run {run_id}: {sender.outbox.unacked:,} records to be committed, "
-        f"{waited:.0f} s, {sender.state.value}{why}"
-    )
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stderr.isatty()
-    except _NO_FILE:
-        return False
-
-
-def _say(line: str, *, last: bool) -> None:
-    try:
-        if _is_terminal():
-            sys.stderr.write(f"\r\x1b[K{line[:160]}" + ("\r\x1b[K" if last else ""))
-        elif line:
-            sys.stderr.write(line + "\n")
-        sys.stderr.flush()
-    except _NO_FILE:
-        return  # nobody reads it
+    if outgoing is not None and not why and outgoing.courier.trouble:
+        why = f", {outgoing.courier.trouble}"
+    what = [f"{sender.outbox.unacked:,} records to be committed"] if not _is_done(sender) or not files else []
+    what += [f"{files:,} files to be sent"] if files else []
+    return f"penstock: run {run_id}: {', '.join(what)}, {waited:.0f} s, {sender.state.value}{why}"

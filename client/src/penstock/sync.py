@@ -227,12 +227,28 @@ def _adopt(root: Path, address: Address) -> None:
                 if outcome is not None and not _ended.is_set():
                     outcomes.append(outcome)
         _tell(outcomes)
+        _adopt_files(root, address)
     except OSError as error:
         _log.warning("%s: what earlier processes may have left there is not sent: %s; try `penstock sync`", root, error)
     except Exception:  # noqa: BLE001  whatever it is, the run that is being logged to goes on
         _log.exception("%s: what earlier processes may have left there is not sent; try `penstock sync`", root)
     finally:
         _adopting.discard(root)
+
+
+def _adopt_files(root: Path, address: Address) -> None:
+    """After the records, because those make the runs."""
+    if not (root / "artifacts").is_dir():
+        return
+    from penstock.outgoing import left  # noqa: PLC0415  most roots have none
+
+    for outcome in left.adopt(root, address, _ended, _STUCK, _PATIENT):
+        if outcome.whole:
+            _log.info("run %s: sent %d file(s) that an earlier process had left here", outcome.run_id, outcome.files)
+        else:
+            _log.warning(
+                "run %s: files of an earlier process, in %s: %s", outcome.run_id, outcome.directory, outcome.problem
+            )
 
 
 def _tell(outcomes: list[Outcome]) -> None:

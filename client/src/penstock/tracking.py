@@ -30,6 +30,7 @@ from penstock.spool.home import Home
 from penstock.spool.records import Head
 from penstock.spool.retention import Limits
 from penstock.spool.spool import Spool
+from penstock.tracking_artifacts import ArtifactLog
 from penstock.v1 import metrics_pb2, runs_pb2
 
 _log = logging.getLogger("penstock")
@@ -69,7 +70,7 @@ class Plan:
         return spool, Sender(spool, home, self.address, self.pace, offline=self.offline, resume=resume)
 
 
-class ActiveRun:
+class ActiveRun(ArtifactLog):
     """A run that is being logged to. Made by `start_run`; may be used by any thread, and in children after a fork.
 
     No method raises because of what is logged or because of the server: what cannot be taken is warned of,
@@ -83,6 +84,7 @@ class ActiveRun:
         self._shared = shared
         self._finish_timeout = finish_timeout
         self._child = False
+        self._ending = False  # finish() has been called
         self._warned: set[tuple[str, str]] = set()
         self._names_warned = 0
         self._refused = 0
@@ -141,14 +143,9 @@ class ActiveRun:
         `status` None is FINISHED; but in a forked child, and in ranks above 0 of a run that ranks share, the
         status is left to the others. A status that there is not is warned of, and taken as None.
         """
-        if self._child and not self._sender.started and not self.unacked:
-            forget(self)
-            self._spool.close()
-            return self.refused == 0
         self._begin_finish(status)
         try:
-            if self._sender.started:  # if not even now, there is no thread to be had
-                wait_settled(self._sender, self.id, timeout)
+            wait_settled(self._sender, self.id, timeout, self._files)
         finally:  # Ctrl-C while it waits, too, is told what it costs
             done = self._end_finish()
         return done
@@ -160,13 +157,14 @@ class ActiveRun:
 
     @property
     def refused(self) -> int:
-        """How many values, params and tags were not taken: no number, a bad name, no room."""
+        """How many values, params, tags and files were not taken: no number, a bad name, no room."""
         return self._refused
 
     @property
     def rejected(self) -> list[Rejection]:
-        """What the server refused for good: the last thousand refusals."""
-        return list(self._sender.rejected)
+        """What the server refused for good: the last thousand refusals, and those of files."""
+        files = self._files.refusals if self._files is not None else ()
+        return [*self._sender.rejected, *(Rejection(1, 0, f"{path}: {reason}") for path, reason in files)]
 
     @property
     def unacked(self) -> int:
@@ -291,7 +289,18 @@ class ActiveRun:
 
     # The end.
 
+    @property
+    def _silent(self) -> bool:
+        """Whether it is a forked child that has logged nothing but files: it has no stream, and begins none."""
+        return self._child and not self._sender.started and not self.unacked
+
     def _begin_finish(self, status: RunStatus | str | None) -> None:
+        if self._files is not None:
+            self._files.close()
+        if self._silent:
+            self._spool.close()
+            self._ending = True
+            return
         known = None
         if status is not None:
             try:
@@ -304,18 +313,24 @@ class ActiveRun:
         end_time_ms = clock.time_ns() // 1_000_000 if ended else 0
         status = known.wire if known else None
         self._sender.finish(metrics_pb2.Finish(status=status, end_time_ms=end_time_ms, refused=self._refused))
+        self._ending = True
 
     def _end_finish(self) -> bool:
+        """Tells what there is to be told. Returns whether all is well."""
+        files, silent = self._files, self._silent
+        if (silent or self._sender.state.over or self._sender.state is State.OFFLINE) and (not files or files.settled):
+            forget(self)
+        done = self._refused == 0 if silent else self._end_records()
+        return self._end_files() and done
+
+    def _end_records(self) -> bool:
         sender, spool = self._sender, self._spool
         if sender.state is State.OFFLINE:
-            forget(self)
             if spool.in_memory:
                 keeper.settle(_SETTLE_SECONDS)
             sender.stop(timeout=1.0)
             _log.warning("run %s: offline; %d records; %s%s", self.id, spool.count, self._fate(), self._lost())
             return self._refused == 0
-        if sender.state.over:
-            forget(self)
         if sender.state is not State.CLOSED:
             left = sender.outbox.unacked
             _log.error(
@@ -327,10 +342,10 @@ class ActiveRun:
             )
             return False
         sender.stop(timeout=1.0)
-        if self._refused or sender.rejected:
-            rejected = sum(each.records for each in sender.rejected)
-            parts = [f"{self._refused:,} values, params or tags that were refused here"] if self._refused else []
-            parts += [f"{rejected:,} records that the server refused"] if rejected else []
+        rejected = sum(each.records for each in self.rejected)
+        if self._refused or rejected:
+            parts = [f"{self._refused:,} values, params, tags or files that were refused here"] if self._refused else []
+            parts += [f"{rejected:,} records or files that the server refused"] if rejected else []
             _log.warning("run %s: all is committed, but for %s", self.id, " and ".join(parts))
             return False
         return True
@@ -344,10 +359,12 @@ class ActiveRun:
 
     def _lost(self) -> str:
         refused = self._refused
-        return f"; BESIDES, {refused:,} values, params or tags were refused, and are lost" if refused else ""
+        return f"; BESIDES, {refused:,} values, params, tags or files were refused, and are lost" if refused else ""
 
     def _stop(self) -> None:
         """At the end of the process."""
+        if self._files is not None:
+            self._files.stop(timeout=2.0)
         self._sender.stop(timeout=2.0)
 
     # Forks.
@@ -355,8 +372,10 @@ class ActiveRun:
     def _after_fork(self) -> None:
         """In the child: leave the parent's stream alone. A writer of the child's own begins when it logs."""
         forks.keep(self._sender)
+        forks.keep(self.__dict__.pop("_files", None))
         self._spool.abandon()
         self._child = True
+        self._ending = False
         self._counting = threading.RLock()
         self._refused = 0
         self._spool, self._sender = self._plan.writer(self._host, first_step=self._spool.next_step)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from penstock import sync as spools
 from penstock.cli.tables import table
+from penstock.outgoing import box, left
 from penstock.spool import owner, places
 from penstock.spool.stored import Stored
-
-_UNITS = ("B", "KiB", "MiB", "GiB")
+from penstock.transfers import is_terminal, say, size_of
 
 
 def sync(args: argparse.Namespace) -> int:
@@ -35,7 +35,12 @@ def sync(args: argparse.Namespace) -> int:
     owned = [directory for root in roots for directory in spools.unsent(root) if directory not in met]
     for directory in owned:
         _say(directory, f"NOT sent: {_owned_by(directory)}, and sends it; --take-over sends it now")
-    whole = not owned and all(outcome.whole for outcome in outcomes)
+    files = left.sync(roots, url=args.url, timeout=args.timeout, told=_files_progress, each=_told_files)
+    met |= {outcome.directory for outcome in files}
+    for directory in (each for root in roots for each in left.unsent(root) if each not in met):
+        owned.append(directory)
+        _say(directory, f"files NOT sent: {_owned_by(directory)}, and sends them")
+    whole = not owned and all(outcome.whole for outcome in outcomes) and all(outcome.whole for outcome in files)
     alive = {places.ids_of(directory)[0] for root in roots for directory in spools.unsent(root)}
     if args.killed:
         for run_id, problem in spools.end_as_killed(roots, url=args.url):
@@ -49,7 +54,7 @@ def sync(args: argparse.Namespace) -> int:
         )
     for root in roots:
         places.sweep(root, grace_seconds=places.GRACE_SECONDS, keep_bytes=places.KEEP_BYTES, now=time.time())
-    if not outcomes and not owned:
+    if not outcomes and not files and not owned:
         print(f"nothing to send in {', '.join(map(str, roots)) or 'any directory of spools'}", file=sys.stderr)
     return 0 if whole else 1
 
@@ -68,8 +73,21 @@ def _told_outcome(outcome: spools.Outcome) -> None:
     _say(outcome.directory, text)
 
 
+def _told_files(outcome: left.Outcome) -> None:
+    """A line, as of records."""
+    _progress("", 0, 0)
+    texts = [f"sent, {outcome.files:,} files with {size_of(outcome.bytes)}"] if outcome.files else []
+    if outcome.left:
+        texts.append(
+            f"NOT sent: {outcome.left:,} files with {size_of(outcome.left_bytes)} are left in {outcome.directory}"
+        )
+    if outcome.problem:
+        texts.append(f"BUT {outcome.problem}")
+    _say(outcome.directory, "; ".join(texts))
+
+
 def _say(directory: Path, text: str) -> None:
-    print(f"run {places.ids_of(directory)[0]}: {text}", flush=True)
+    print(f"run {box.run_of(directory)}: {text}", flush=True)
 
 
 def _owned_by(directory: Path) -> str:
@@ -81,14 +99,17 @@ def _owned_by(directory: Path) -> str:
 
 def _progress(run_id: str, acked: int, count: int) -> None:
     """On a terminal, one line that is overwritten; empty at the end."""
-    if sys.stderr.isatty():
-        line = f"run {run_id}: {acked:,} of {count:,} records sent" if run_id else ""
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
+    if is_terminal():
+        say(f"run {run_id}: {acked:,} of {count:,} records sent" if run_id else "", last=not run_id)
+
+
+def _files_progress(run_id: str, sent: int, total: int) -> None:
+    if is_terminal():
+        say(f"run {run_id}: {size_of(sent)} of {size_of(total)} of files sent", last=False)
 
 
 def _list(roots: Sequence[Path]) -> int:
-    rows, left = [], 0
+    rows, unsent = [], 0
     for root in roots:
         for directory in sorted(places.found(root)):
             with suppress(FileNotFoundError):  # swept away meanwhile
@@ -96,19 +117,23 @@ def _list(roots: Sequence[Path]) -> int:
                 if not there.segments and not places.is_sent(directory):
                     continue  # it is just being made
                 state = _state(directory)
-                left += state != "sent"
+                unsent += state != "sent"
                 rows.append(
                     [
                         places.ids_of(directory)[0],
                         state,
-                        _size(there.size),
+                        size_of(there.size),
                         _records(directory),
                         _when(there.written),
                         str(root),
                     ]
                 )
+        for directory in left.unsent(root):
+            with suppress(OSError):
+                rows.append([box.run_of(directory), _state(directory), *_files(directory), str(root)])
+                unsent += 1
     print(table(["run", "state", "size", "records", "written", "in"], rows))
-    return 1 if left else 0
+    return 1 if unsent else 0
 
 
 def _state(directory: Path) -> str:
@@ -129,13 +154,11 @@ def _records(directory: Path) -> str:
     return f"{spool.count:,}" + (f", {spool.lost:,} of them lost" if spool.lost else "")
 
 
-def _size(size: float) -> str:
-    unit = _UNITS[0]
-    for unit in _UNITS:
-        if size < 1024 or unit == _UNITS[-1]:
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+def _files(directory: Path) -> list[str]:
+    """Of a box: size, number, time of the last."""
+    found, damaged = box.entries(directory)
+    told = f"{len(found):,} files" + (f", {len(damaged):,} damaged" if damaged else "")
+    return [size_of(sum(entry.size for entry in found)), told, _when(directory.stat().st_mtime)]
 
 
 def _when(seconds: float) -> str:
