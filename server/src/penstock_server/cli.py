@@ -38,7 +38,7 @@ _COMMANDS = {
     "serve": "run the server until SIGTERM or Ctrl-C",
     "migrate": "bring the database to this server's revision; nothing happens when it is there",
     "check-config": "print every setting and where it comes from, or all that is wrong",
-    "doctor": "look at configuration, data directory, ports and database, and say what to fix",
+    "doctor": "look at configuration, data directory, ports, artifacts and database, and say what to fix",
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock_server import ports
+from penstock_server.blobs import S3Options, check
 from penstock_server.config import CONNECTIONS_BESIDE_POOL, Address, Settings
 from penstock_server.model.errors import PenstockError
 from penstock_server.postgres import fitness, migrations
@@ -39,10 +40,12 @@ class Finding:
 
 
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
-    """Looks at everything and changes nothing."""
+    """Looks at everything, and leaves nothing changed."""
     running = _held(settings.data_dir)
     yield _data_dir(settings.data_dir, running=running)
     for finding in _ports(settings, running=running):
+        yield finding
+    async for finding in _artifacts(settings):
         yield finding
     if settings.database_url is not None:
         async for finding in _database(settings, settings.database_url.get_secret_value(), settings.database):
@@ -91,6 +94,21 @@ def _ports(settings: Settings, *, running: bool) -> Iterator[Finding]:
             yield Finding(
                 verdict, subject, f"{address} is free" + (f", but {open_to_all}" if open_to_all else ""), remedy
             )
+
+
+async def _artifacts(settings: Settings) -> AsyncIterator[Finding]:
+    options = S3Options(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        addressing=settings.s3_addressing,
+        encryption=settings.s3_encryption,
+        kms_key=settings.s3_kms_key,
+        ca_bundle=settings.s3_ca_bundle,
+        attempts=2,
+    )
+    async for sight in check.examine(settings.store, options, direct=settings.artifacts_mode == "direct"):
+        bad = Verdict.BAD if sight.grave else Verdict.WARNING
+        yield Finding(bad if sight.remedy else Verdict.GOOD, sight.subject, sight.found, sight.remedy)
 
 
 async def _database(settings: Settings, dsn: str, name: str) -> AsyncIterator[Finding]:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
+from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,15 @@ class S3Store:
     async def close(self) -> None:
         """Lets go of connections. May be called again."""
         await self._closing.aclose()
+
+    async def reach(self) -> float:
+        """Lists an object, if there is one. Returns by how many seconds the store's clock is ahead of ours."""
+        with _translated(self._root, ""):
+            before = time.time()
+            answer = await self._client.list_objects_v2(Bucket=self._root.bucket, Prefix=self._root.key(""), MaxKeys=1)
+            ours = (before + time.time()) / 2
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            return parsedate_to_datetime(date).timestamp() - ours if date else 0.0
 
     def uri(self, key: str) -> str:
         """As s3://bucket/key."""
@@ -214,6 +225,9 @@ class S3Store:
                 return
             more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
+    def file_uri(self, token: str) -> None:
+        """There is none."""
+
     async def sign_part(self, key: str, token: str, number: int, seconds: int) -> str:
         """A presigned UploadPart: encryption was said at its beginning."""
         return await self._sign("upload_part", key, seconds, UploadId=token, PartNumber=number)
@@ -333,15 +347,24 @@ def _failure(error: Exception) -> PenstockError:
             exceptions.PartialCredentialsError() | exceptions.CredentialRetrievalError() | exceptions.ProfileNotFound()
         ):
             return StoreRefused(str(error), "mend the profile or the environment that the server's process sees")
+        case exceptions.SSLError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return StoreRefused(
+                f"its certificate is not to be trusted ({_cause(error)})",
+                "set s3_ca_bundle to the certificate of who signed it, or correct s3_endpoint",
+            )
         case exceptions.SSLError():
             return StoreRefused(
-                f"its certificate is not to be trusted ({error})",
-                "set s3_ca_bundle to the certificate of who signed it, or correct s3_endpoint",
+                f"it does not speak TLS as we do ({_cause(error)})", "correct s3_endpoint: is it http://?"
             )
         case (
             exceptions.EndpointConnectionError() | exceptions.ConnectTimeoutError() | exceptions.ProxyConnectionError()
         ):
-            return Unavailable(f"the artifacts' store is not to be reached ({error})", _AWAY_SECONDS)
+            return Unavailable(f"the artifacts' store is not to be reached ({_cause(error)})", _AWAY_SECONDS)
         case exceptions.HTTPClientError() | aiohttp.ClientError() | TimeoutError() | ConnectionError():
-            return Unavailable(f"the connection to the artifacts' store broke ({error})", _AWAY_SECONDS)
+            return Unavailable(f"the connection to the artifacts' store broke ({_cause(error)})", _AWAY_SECONDS)
     return StoreRefused(str(error), "correct the s3_ settings, or AWS's configuration on this machine")
+
+
+def _cause(error: Exception) -> object:
+    """What botocore has wrapped: it says a whole URL, which says nothing more."""
+    return getattr(error, "kwargs", {}).get("error") or str(error) or type(error).__name__
