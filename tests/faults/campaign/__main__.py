@@ -13,6 +13,9 @@ from pathlib import Path
 
 import structlog
 
+from artifacts import program as artifacts
+from artifacts import report as artifacts_report
+from artifacts import scene
 from campaign import report
 from campaign.ground import Ground
 from campaign.program import CAMPAIGNS, play
@@ -24,7 +27,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, help="of everything that goes by chance (default: a new one)")
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of faults and points (default: 1)")
-    parser.add_argument("--only", action="append", choices=sorted(CAMPAIGNS), metavar="NAME", help="repeatable")
+    parser.add_argument(
+        "--only", action="append", choices=[*CAMPAIGNS, *artifacts.CAMPAIGNS], metavar="NAME", help="repeatable"
+    )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="put the tables there, in place of what stands there"
     )
@@ -34,29 +39,42 @@ def main() -> int:
     seed = args.seed if args.seed is not None else random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}; again: make test-faults SEED={seed}", flush=True)
     outcomes: dict[str, Outcome] = {}
+    artifacts_outcomes: dict[str, scene.Outcome] = {}
     failed: list[str] = []
-    told = ""
+    told: dict[str, str] = {}
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="penstock-faults-") as directory:
         ground = Ground(Path(directory) / "pg").start()
         try:
-            for name in args.only or CAMPAIGNS:
-                campaign = CAMPAIGNS[name]
-                print(f"{time.monotonic() - began:7.1f} s  {name}: {campaign.title}", flush=True)
+            for name in args.only or [*CAMPAIGNS, *artifacts.CAMPAIGNS]:
+                place = Path(directory) / name
+                print(f"{time.monotonic() - began:7.1f} s  {name}", flush=True)
                 try:
-                    outcome = play(campaign, Path(directory) / name, ground, seed, campaign.long.times(args.scale))
+                    if name in CAMPAIGNS:
+                        campaign = CAMPAIGNS[name]
+                        outcomes[name] = play(campaign, place, ground, seed, campaign.long.times(args.scale))
+                        said = report.line(outcomes[name])
+                    else:
+                        of_artifacts = artifacts.CAMPAIGNS[name]
+                        size = of_artifacts.long.times(args.scale)
+                        artifacts_outcomes[name] = artifacts.play(of_artifacts, place, ground, seed, size)
+                        said = artifacts_report.line(artifacts_outcomes[name])
                 except AssertionError as error:
                     failed.append(name)
                     print(f"FAILED: {error}", *getattr(error, "__notes__", ()), sep="\n", flush=True)
                 else:
-                    outcomes[name] = outcome
-                    print(f"           {report.line(outcome)}", flush=True)
-                told = report.tables(outcomes, seed, time.monotonic() - began)
+                    print(f"           {said}", flush=True)
+                seconds = time.monotonic() - began
+                if outcomes:
+                    told["measured"] = report.tables(outcomes, seed, seconds)
+                if artifacts_outcomes:
+                    told["measured artifacts"] = artifacts_report.tables(artifacts_outcomes, seed, seconds)
                 if args.write:  # each time: who breaks it off has what was shown until then
-                    report.write(args.write, told)
+                    for mark, text in told.items():
+                        report.write(args.write, text, mark)
         finally:
             ground.close()
-    print(told)
+    print(*told.values(), sep="\n\n")
     if failed:
         print(f"FAILED: {', '.join(failed)}; seed {seed}", file=sys.stderr)
     return 1 if failed else 0

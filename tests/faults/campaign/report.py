@@ -9,7 +9,7 @@ from campaign.count import Tally
 from campaign.journal import Latency
 from campaign.stage import Outcome
 
-_BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
+_BEGIN, _END = "<!-- {} -->", "<!-- /{} -->"
 
 
 def line(outcome: Outcome) -> str:
@@ -67,8 +67,9 @@ def _latency(what: str, calls: Latency) -> str:
     )
 
 
-def write(file: Path, text: str) -> None:
+def write(file: Path, text: str, mark: str = "measured") -> None:
     """Puts the tables between their marks."""
-    before, _, rest = file.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    file.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}")
+    begin, end = _BEGIN.format(mark), _END.format(mark)
+    before, _, rest = file.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    file.write_text(f"{before}{begin}\n{text}\n{end}{after}")

@@ -1,0 +1,88 @@
+"""All campaigns of artifacts, each with its store and its size in `make test` and in `make test-faults`."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from campaign.ground import Ground
+
+from artifacts import acts
+from artifacts.depots import Bucket, Directory, Disk
+from artifacts.scene import Outcome, Scene, Size
+
+_DISK = 160 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One, with what it shows in words. `store` is directory, disk or s3."""
+
+    title: str
+    act: Callable[[Scene], None]
+    store: str
+    short: Size
+    long: Size
+
+
+def _long(faults: int, members: int = 4) -> Size:
+    return Size(faults, members, 40 << 20)
+
+
+CAMPAIGNS = {
+    "artifacts-s3-fails": Campaign(
+        "S3 answers 500, 503, slowly, in part, not at all", acts.store_fails, "s3", Size(6), _long(80)
+    ),
+    "artifacts-s3-restarted": Campaign("S3 forgets its uploads", acts.store_restarted, "s3", Size(1), _long(12)),
+    "artifacts-server-killed": Campaign("SIGKILL of the server, S3", acts.server_killed, "s3", Size(1), _long(20)),
+    "artifacts-server-killed-local": Campaign(
+        "SIGKILL of the server, directory", acts.server_killed, "directory", Size(1), _long(20)
+    ),
+    "artifacts-server-still": Campaign(
+        "SIGSTOP of a replica, SIGCONT, S3", acts.server_still, "s3", Size(1), _long(20)
+    ),
+    "artifacts-server-still-local": Campaign(
+        "SIGSTOP of a replica, SIGCONT, directory", acts.server_still, "directory", Size(1), _long(20)
+    ),
+    "artifacts-replicas-hopped": Campaign(
+        "uploads go on at another replica", acts.replicas_hopped, "s3", Size(3), _long(60)
+    ),
+    "artifacts-client-killed": Campaign("SIGKILL of clients", acts.client_killed, "s3", Size(1), _long(20)),
+    "artifacts-database-dies": Campaign(
+        "immediate stop or SIGKILL of PostgreSQL", acts.database_dies, "s3", Size(1), _long(15)
+    ),
+    "artifacts-disk-full": Campaign("the store's disk is full", acts.disk_full, "disk", Size(1), _long(15)),
+    "artifacts-digests-wrong": Campaign("digests that do not agree", acts.digests_wrong, "s3", Size(6), _long(60)),
+    "artifacts-races": Campaign("clients at once at one path, S3", acts.races, "s3", Size(4), _long(60)),
+    "artifacts-races-local": Campaign(
+        "clients at once at one path, directory", acts.races, "directory", Size(4), _long(60)
+    ),
+}
+
+
+def play(campaign: Campaign, directory: Path, ground: Ground, seed: int, size: Size) -> Outcome:
+    """From an empty database to the books. An AssertionError has the story as its note."""
+    directory.mkdir(parents=True)
+    with ExitStack() as stack:
+        depot = _depot(campaign.store, directory / "store", stack)
+        dsn = ground.dsn(stack.enter_context(ground.database()))
+        made = zlib.crc32(f"{seed} {campaign.title}".encode())
+        scene = Scene(directory, dsn, depot, stack, seed=made, size=size, ground=ground)
+        try:
+            campaign.act(scene)
+            return scene.outcome()
+        except Exception as error:
+            error.add_note(f"{campaign.title}: seed {seed}\n{scene.story()}")
+            raise
+
+
+def _depot(store: str, place: Path, stack: ExitStack) -> Directory | Bucket:
+    match store:
+        case "s3":
+            return stack.enter_context(closing(Bucket(place)))
+        case "disk":
+            return stack.enter_context(closing(Disk(place, _DISK)))
+    return Directory(place)
