@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from penstock_server.config import Address, ConfigError, Settings, load, redacted
+from penstock_server.model.artifacts import LocalRoot, S3Root
 from servers import command
 
 SECRET = "g3heim&nis"
@@ -14,8 +16,6 @@ SECRET = "g3heim&nis"
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     for name in list(os.environ):
         if name.startswith("PENSTOCK_"):
             monkeypatch.delenv(name)
@@ -85,6 +85,29 @@ def test_all_problems_are_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         ({"grpc_address": "::1:5000"}, "grpc_address: must be host:port"),
         ({"workers": 0}, "workers: must be greater than or equal to 1, found 0"),
         ({"database_url": "mysql://localhost/x"}, "database_url: must be a URL such as postgresql://"),
+        (
+            {"artifacts_root": "gs://bucket"},
+            "artifacts_root: gs: is no kind of store that there is; write a",
+        ),
+        ({"artifacts_root": "s3://B"}, "artifacts_root: 'B' is no name of a bucket"),
+        (
+            {"artifacts_root": "E:models"},
+            "artifacts_root: 'E:models' is relative to the directory that its drive is",
+        ),
+        ({"artifacts_mode": "fast"}, "artifacts_mode: must be 'proxied' or 'direct', found 'fast'"),
+        ({"artifacts_resume_hours": 0}, "artifacts_resume_hours: must be greater than 0"),
+        ({"s3_region": "eu-1"}, "s3_region: artifacts_root is no s3://bucket, so it would do nothing"),
+        ({"s3_addressing": "path", "artifacts_root": "/srv"}, "s3_addressing: artifacts_root is no s3://bucket"),
+        ({"s3_ca_bundle": "/ca.pem"}, "s3_ca_bundle: artifacts_root is no s3://bucket"),
+        ({"s3_kms_key": "k", "artifacts_root": "s3://bucket"}, "s3_kms_key: is for s3_encryption = aws:kms only"),
+        (
+            {"s3_endpoint": "localhost:9000", "artifacts_root": "s3://bucket"},
+            "s3_endpoint: must be http(s)://host:port, without user and query",
+        ),
+        (
+            {"s3_endpoint": f"https://me:{SECRET}@host", "artifacts_root": "s3://bucket"},
+            "s3_endpoint: must be http(s)://host:port, without user and query",
+        ),
         ({"database_url": "postgresql://localhost:port/x"}, "database_url: must be a URL such as postgresql://"),
     ],
 )
@@ -101,6 +124,62 @@ def test_a_file_that_is_no_toml_is_told(tmp_path: Path, text: str) -> None:
     assert told.startswith(f"{file}: is not TOML: ")
     (told,) = problems({}, tmp_path / "missing.toml")
     assert told == f"{tmp_path / 'missing.toml'}: cannot be read: No such file or directory"
+
+
+def test_tables_of_a_file_are_prefixes(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text(
+        'workers = 2\n[artifacts]\nroot = "s3://bucket/a"\nmode = "direct"\n[s3]\nregion = "eu-1"\n'
+        '[s3.kms]\nkey = "k"\n[grpc]\naddress = "[::1]:1"\n'
+    )
+    loaded = load({"s3_encryption": "aws:kms"}, file)
+    settings = loaded.settings
+    assert settings.store == S3Root("bucket", "a")
+    assert (settings.artifacts_mode, settings.s3_region, settings.s3_kms_key) == ("direct", "eu-1", "k")
+    assert settings.grpc_address == Address("::1", 1)
+    assert loaded.sources["artifacts_mode"] == str(file)
+
+
+def test_a_misspelt_key_of_a_table_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.toml"
+    file.write_text('[artifacts]\nmod = "direct"\n[database]\nurl = "mysql://x"\n')
+    told = problems({}, file)
+    assert any(line.startswith(f"artifacts_mod: is no setting; did you mean artifacts_mode? ({file})") for line in told)
+    assert any(line.startswith("database_url: must be a URL such as postgresql://") for line in told)
+    assert len(told) == 2
+
+
+def test_artifacts_are_in_the_data_directory() -> None:
+    settings = load({"data_dir": "/srv/a b"}).settings
+    assert settings.store == LocalRoot("/srv/a b/artifacts")
+    assert settings.store.uri() == "file:///srv/a%20b/artifacts"
+
+
+@pytest.mark.parametrize(
+    ("text", "store"),
+    [
+        ("/srv/artifacts/", LocalRoot("/srv/artifacts")),
+        ("/srv/50%25 ü", LocalRoot("/srv/50%25 ü")),
+        ("file:///srv/a%20b", LocalRoot("/srv/a b")),
+        ("models", LocalRoot(f"{Path.cwd()}/models")),
+        ("~/models", LocalRoot(f"{Path.home()}/models")),
+        ("s3://bucket/pre/fix/", S3Root("bucket", "pre/fix")),
+    ],
+)
+def test_where_artifacts_are(text: str, store: LocalRoot | S3Root) -> None:
+    loaded = load({"artifacts_root": text})
+    assert loaded.settings.store == store
+    assert f"artifacts_root         {store.uri()}  (flag)" in loaded.lines()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there it is one")
+@pytest.mark.parametrize(
+    "text", ["E:\\models", "E:/models", "file:///E:/models", "\\\\host\\share", "file://host/share"]
+)
+def test_a_directory_of_windows_is_none_here(text: str) -> None:
+    (told,) = problems({"artifacts_root": text})
+    assert told.startswith("artifacts_root: is a directory of Windows, and this machine has none, found ")
+    assert told.endswith("(flag)")
 
 
 def test_settings_are_frozen() -> None:
@@ -131,7 +210,12 @@ def test_no_password_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert SECRET not in shown
     assert loaded.settings.database_url is not None
     assert SECRET in loaded.settings.database_url.get_secret_value()
-    for told in problems({"database_url": f"mysql://me:{SECRET}@db/penstock"}):
+    for wrong in (
+        {"database_url": f"mysql://me:{SECRET}@db/penstock"},
+        {"artifacts_root": "s3://bucket", "s3_endpoint": f"https://me:{SECRET}@host"},
+        {"artifacts_root": f"s3://me:{SECRET}@bucket"},
+    ):
+        (told,) = problems(wrong)
         assert SECRET not in told
 
 
@@ -139,7 +223,7 @@ def test_check_config_prints_settings_and_their_sources(tmp_path: Path) -> None:
     env = {"PENSTOCK_DATABASE_URL": f"postgresql://me:{SECRET}@db/penstock"}
     code, out, err = command("check-config", "--workers", "2", env=env, cwd=tmp_path)
     assert code == 0, err
-    assert "workers               2  (flag)" in out
+    assert "workers                2  (flag)" in out
     assert "postgresql://me:***@db/penstock  (PENSTOCK_DATABASE_URL)" in out
     assert SECRET not in out + err
     assert not list(tmp_path.iterdir()), "check-config makes nothing"

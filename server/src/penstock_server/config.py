@@ -331,7 +331,7 @@ def _sentence(error: ErrorDetails, sources: Mapping[str, str]) -> str:
         close = difflib.get_close_matches(name, Settings.model_fields, 1)
         return f"{name}: is no setting" + (f"; did you mean {close[0]}?" if close else "") + f" ({sources[name]})"
     # A URL that is wrong may still have a right password in it.
-    found = "" if name == "database_url" else f", found {error['input']!r}"
+    found = "" if name == "database_url" or "@" in str(error["input"]) else f", found {error['input']!r}"
     message = error["msg"].removeprefix("Input should be ")
     if message != error["msg"]:
         message = "must be " + message

@@ -223,6 +223,8 @@ def _s3(rest: str) -> S3Root:
         raise ValueError("write s3://bucket/prefix")
     bucket, _, prefix = rest[2:].partition("/")
     prefix = prefix.strip("/")
+    if "@" in bucket:
+        raise ValueError("write s3://bucket/prefix, without credentials: they are found as AWS's tools find them")
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{bucket!r} is no name of a bucket: 3 to 63 of a-z, 0-9, '-' and '.'")
     if prefix and (problem := _problem(prefix)):
