@@ -18,13 +18,17 @@ from pathlib import Path
 import structlog
 
 from penstock_server import ports
+from penstock_server.blobs import S3Options, open_store
+from penstock_server.blobs.store import Store
 from penstock_server.config import Address, Settings
 from penstock_server.core.access import Access
+from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.changes import Changes
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.metrics import Metrics
 from penstock_server.core.runs import Runs
 from penstock_server.core.streams import Streams
+from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
@@ -32,6 +36,7 @@ from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.embedded import Embedded, to_the_end
+from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
 from penstock_server.rpc.runs import RunService
@@ -91,16 +96,18 @@ async def serve(
     processes share the ports.
     """
     state = _State()
-    grpc_server = RpcServer(settings.max_message_bytes, shared=metrics_dir is not None)
+    grpc_server = RpcServer(
+        settings.max_message_bytes, shared=metrics_dir is not None, artifacts_only=settings.artifacts_only
+    )
     http_server = HttpServer(pages.app(state.unready, metrics_dir), http_sockets)
     http_address = ports.bound(http_sockets, settings.http_address)
     grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))
     async with asyncio.TaskGroup() as group:
         group.create_task(http_server.run(), name="http")
         try:
-            async with database as dsn:
+            async with database as dsn, _store(settings) as store:
                 announced = partial(announce, grpc_address, http_address)
-                await _work(settings, dsn, grpc_server, state=state, stop=stop, announce=announced)
+                await _work(settings, dsn, store, grpc_server, state=state, stop=stop, announce=announced)
         finally:
             http_server.stop()
 
@@ -133,8 +140,37 @@ async def embedded(settings: Settings) -> AsyncIterator[tuple[Embedded, list[str
         await to_the_end(database.stop)
 
 
+@asynccontextmanager
+async def _store(settings: Settings) -> AsyncIterator[Store]:
+    """What keeps the artifacts. Closed at the end."""
+    store = await open_store(settings.store, s3_options(settings))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def s3_options(settings: Settings) -> S3Options:
+    """What the settings say of S3."""
+    return S3Options(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        addressing=settings.s3_addressing,
+        encryption=settings.s3_encryption,
+        kms_key=settings.s3_kms_key,
+        ca_bundle=settings.s3_ca_bundle,
+    )
+
+
 async def _work(
-    settings: Settings, dsn: str, grpc_server: RpcServer, *, state: _State, stop: Stop, announce: Callable[[], None]
+    settings: Settings,
+    dsn: str,
+    store: Store,
+    grpc_server: RpcServer,
+    *,
+    state: _State,
+    stop: Stop,
+    announce: Callable[[], None],
 ) -> None:
     """Wires the parts on a prepared database, serves, and drains."""
     db = await Database.open(dsn, max_connections=settings.database_connections)
@@ -142,8 +178,12 @@ async def _work(
         ingest = Ingest(db, settings.ingest_buffer_bytes)
         changes = Changes(db)
         runs = Runs(db, ingest.run_ended)
+        direct = settings.artifacts_mode == "direct"
+        artifacts = Artifacts(db, store, direct=direct, nudge=_nothing)
+        uploads = Uploads(db, store, direct=direct, nudge=_nothing)
         limit = settings.max_message_bytes
         servicers = {
+            "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(Experiments(db), limit),
             "RunService": RunService(runs, changes, limit),
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
@@ -151,10 +191,13 @@ async def _work(
         grpc_server.register(Access(db), servicers)
         async with asyncio.TaskGroup() as group:
             background = [
-                group.create_task(ingest.run(), name="ingest"),
-                group.create_task(changes.run(), name="changes"),
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
             ]
+            if not settings.artifacts_only:
+                background += [
+                    group.create_task(ingest.run(), name="ingest"),
+                    group.create_task(changes.run(), name="changes"),
+                ]
             await grpc_server.start()
             stop.started()
             await stop.wait()
@@ -166,6 +209,10 @@ async def _work(
     finally:
         await grpc_server.stop(0)
         await db.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _watch(

@@ -28,5 +28,13 @@ compactions = Counter("penstock_compactions", "Compactions by outcome.", ["outco
 compaction_seconds = Histogram("penstock_compaction_seconds", "One compaction of one run.", buckets=_SECONDS)
 compaction_points = Counter("penstock_compaction_points", "Points moved from level 0 to level 1.")
 
+artifact_bytes = Counter("penstock_artifact_bytes", "Bytes of artifacts through this server.", ["direction"])  # in, out
+artifact_uploads = Counter(
+    "penstock_artifact_uploads", "Uploads by outcome.", ["outcome"]
+)  # stored, unchanged, mismatch, refused, broken
+artifact_buffer_bytes = Gauge(
+    "penstock_artifact_buffer_bytes", "Parts being gathered or stored.", multiprocess_mode="livesum"
+)
+
 requests = Counter("penstock_requests", "Calls by method and status.", ["method", "status"])
 request_seconds = Histogram("penstock_request_seconds", "Unary calls.", ["method"], buckets=_SECONDS)

@@ -76,6 +76,9 @@ class Store(Protocol):
     def begun(self) -> AsyncIterator[Begun]:
         """All uploads in parts that have no end yet."""
 
+    def file_uri(self, token: str) -> str | None:
+        """Of the file that an upload is gathered in, for who writes it without us; None where it is no file."""
+
     async def sign_part(self, key: str, token: str, number: int, seconds: int) -> str:
         """An address that takes a part by HTTP PUT, good for so long. Raises FailedPrecondition where there is none."""
 

@@ -1,9 +1,10 @@
-"""The room there is for what is accepted and not yet committed, in bytes."""
+"""The room there is for what is accepted and not yet committed or stored, in bytes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from penstock_server import telemetry
 
@@ -11,8 +12,10 @@ from penstock_server import telemetry
 class Budget:
     """A limit in bytes with waiters in order of arrival. Waiting here is the server's backpressure."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, measured: Callable[[float], None] = telemetry.ingest_buffer_bytes.set) -> None:
+        """`measured` is told how many are in use."""
         self.limit = limit
+        self._measured = measured
         self.used = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -50,4 +53,4 @@ class Budget:
 
     def _add(self, size: int) -> None:
         self.used += size
-        telemetry.ingest_buffer_bytes.set(self.used)
+        self._measured(self.used)

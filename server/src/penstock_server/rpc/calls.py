@@ -4,6 +4,7 @@ A handler gets the authorised caller and the parsed request, and knows nothing o
 
     unary            async def get_run(self, caller, request) -> GetRunResponse
     server stream    def watch_runs(self, caller, request) -> AsyncIterator[WatchRunsResponse]
+    client stream    async def upload_artifact(self, caller, first, messages) -> UploadArtifactResponse
     both stream      async def stream_metrics(self, caller, first, messages, send) -> None
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
@@ -79,15 +80,22 @@ class Method:
 
         await self._around(context, work)
 
+    async def client_stream(self, raws: AsyncIterator[bytes], context: Context) -> bytes:
+        """Serves a stream of requests with one response. The first request says what is asked for."""
+
+        async def work() -> bytes:
+            async with aclosing(self._messages(raws)) as messages:
+                first = await _first(messages)
+                return self._serialise(await self.handler(await self._caller(context, first), first, messages))
+
+        return await self._around(context, work)
+
     async def both_stream(self, raws: AsyncIterator[bytes], context: Context) -> None:
         """Serves a stream of requests with a stream of responses. The first request says what is asked for."""
 
         async def work() -> None:
-            messages = (self._parse(raw) async for raw in raws)
-            first = await anext(messages, None)
-            if first is None:
-                raise InvalidArgument("request", "the stream ended before its first message")
-
+            messages = self._messages(raws)
+            first = await _first(messages)
             one_at_a_time = asyncio.Lock()
 
             async def send(response: Message) -> None:
@@ -121,6 +129,10 @@ class Method:
                 await _fail(context, request_id, cause)
             finally:
                 telemetry.requests.labels(self.descriptor.full_name, status.name).inc()
+
+    async def _messages(self, raws: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
+        async for raw in raws:
+            yield self._parse(raw)
 
     async def _caller(self, context: Context, request: Message) -> Caller:
         workspace = _text(context, "penstock-workspace") or DEFAULT_WORKSPACE
@@ -159,6 +171,13 @@ async def _fail(context: Context, request_id: str, error: Exception) -> NoReturn
     log.error("internal error", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {request_id}", (identified,))
     raise AssertionError  # abort raises
+
+
+async def _first(messages: AsyncIterator[Message]) -> Message:
+    first = await anext(messages, None)
+    if first is None:
+        raise InvalidArgument("request", "the stream ended before its first message")
+    return first
 
 
 def _only(error: Exception) -> Exception:

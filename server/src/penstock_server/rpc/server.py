@@ -13,14 +13,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from penstock.columns import by_bytes
-from penstock.v1 import experiments_pb2, metrics_pb2, runs_pb2
+from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, runs_pb2
 from penstock_server.core.access import Access
 from penstock_server.rpc import access
 from penstock_server.rpc.calls import Method
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for file in (experiments_pb2, runs_pb2, metrics_pb2)
+    for file in (experiments_pb2, runs_pb2, metrics_pb2, artifacts_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
@@ -32,11 +32,12 @@ _TOO_LONG_BYTES = 4 << 20
 class Server:
     """The gRPC server of one process. Bind it, register the servicers, start it, call it ready, stop it."""
 
-    def __init__(self, max_message_bytes: int, *, shared: bool) -> None:
+    def __init__(self, max_message_bytes: int, *, shared: bool, artifacts_only: bool = False) -> None:
         """With `shared`, other processes may listen on the same port."""
+        self._services = [each for each in SERVICES if not artifacts_only or each.name == "ArtifactService"]
         self._max_message_bytes = max_message_bytes
         self._health = health.aio.HealthServicer()
-        self._names = ["", *(service.full_name for service in SERVICES)]
+        self._names = ["", *(service.full_name for service in self._services)]
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message_bytes + _TOO_LONG_BYTES),
@@ -58,7 +59,7 @@ class Server:
 
     def register(self, guard: Access, servicers: Mapping[str, object]) -> None:
         """Takes the servicer of each service, by the service's name. Raises UndeclaredAccessError, LookupError."""
-        for service in SERVICES:
+        for service in self._services:
             handlers = {
                 method.name: _handler(
                     Method(
@@ -106,9 +107,9 @@ def _handler(method: Method) -> grpc.RpcMethodHandler:
             return grpc.unary_unary_rpc_method_handler(method.unary)
         case False, True:
             return grpc.unary_stream_rpc_method_handler(method.server_stream)
-        case True, True:
-            return grpc.stream_stream_rpc_method_handler(method.both_stream)
-    raise NotImplementedError(f"{method.descriptor.full_name}: no method streams requests only, so far")
+        case True, False:
+            return grpc.stream_unary_rpc_method_handler(method.client_stream)
+    return grpc.stream_stream_rpc_method_handler(method.both_stream)
 
 
 def _snake(name: str) -> str:

@@ -1,0 +1,140 @@
+"""The use cases of artifacts that are there: to find, read and delete them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+
+from penstock_server import telemetry
+from penstock_server.blobs.store import Store
+from penstock_server.model import pages
+from penstock_server.model.access import Caller
+from penstock_server.model.artifacts import Artifact, check_directory, check_path, check_sha256
+from penstock_server.model.errors import Changed, InvalidArgument, NotFound, StoreRefused
+from penstock_server.model.runs import RunId, format_run_id
+from penstock_server.model.uploads import Location, Route
+from penstock_server.postgres import artifacts, runs, uploads
+from penstock_server.postgres.artifacts import Stored
+from penstock_server.postgres.database import Database
+
+_SIGNED_SECONDS = 3600
+
+
+class Artifacts:
+    """Finds, reads and deletes artifacts. Everything may raise InvalidArgument, NotFound of the run, Unavailable."""
+
+    def __init__(self, db: Database, store: Store, *, direct: bool, nudge: Callable[[], None]) -> None:
+        """With `direct`, callers may read the store themselves. `nudge` is told when there is something to remove."""
+        self._db = db
+        self._store = store
+        self._direct = direct
+        self._nudge = nudge
+
+    async def list(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        directory: str = "",
+        *,
+        recursive: bool = False,
+        page_size: int = 0,
+        page_token: str = "",
+    ) -> tuple[list[Artifact], str]:
+        """One page of what is in a directory, and the token of the next; with `recursive`, of all files below it."""
+        directory = check_directory(directory)
+        limit = pages.check_size(page_size)
+        query = ("artifacts", caller.workspace_id, format_run_id(run_id), directory, recursive)
+        after = None
+        if page_token:
+            path, is_directory = pages.decode(query, page_token)
+            after = Artifact(str(path), bool(is_directory))
+        read = artifacts.files if recursive else artifacts.children
+        async with self._db.connection() as conn:
+            run = await runs.locate(conn, caller.workspace_id, run_id)
+            found = await read(conn, run, directory, after, limit + 1)
+        if len(found) <= limit:
+            return found, ""
+        last = found[limit - 1]
+        return found[:limit], pages.encode(query, (last.path, last.is_directory))
+
+    async def stat(self, caller: Caller, run_id: RunId, path: str) -> Artifact:
+        """An artifact, or a directory. Raises NotFound."""
+        check_path(path)
+        async with self._db.connection() as conn:
+            run = await runs.locate(conn, caller.workspace_id, run_id)
+            stored = await artifacts.find(conn, run, path)
+            if stored is not None:
+                return stored.artifact
+            if await artifacts.is_directory(conn, run, path):
+                return Artifact(path, is_directory=True)
+        raise NotFound("artifact", path)
+
+    async def delete(self, caller: Caller, run_id: RunId, path: str) -> int:
+        """Deletes an artifact, or all in a directory; how many files that were. Raises NotFound, NotActive."""
+        check_path(path)
+        async with self._db.waiting() as conn:
+            await uploads.hold(conn, run_id)
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            deleted = await artifacts.delete(conn, run, path)
+        if not deleted:
+            raise NotFound("artifact", path)
+        self._nudge()
+        return deleted
+
+    async def download(
+        self, caller: Caller, run_id: RunId, path: str, offset: int = 0, length: int = 0, sha256: bytes = b""
+    ) -> AsyncIterator[Artifact | bytes]:
+        """The artifact, then its bytes from `offset` on: `length` of them at most, or all when that is 0.
+
+        Raises NotFound; Changed when it is not the one with this `sha256`, or is no longer there in the middle of it;
+        and what the store raises.
+        """
+        check_sha256(sha256)
+        stored = await self._find(caller, run_id, path)
+        artifact = stored.artifact
+        if sha256 and sha256 != artifact.sha256:
+            raise Changed(path)
+        if not 0 <= offset <= artifact.size:
+            raise InvalidArgument("offset", f"{offset} is not within 0 to {artifact.size}, the size of {path!r}")
+        if length < 0:
+            raise InvalidArgument("length", f"{length} is less than 0")
+        left = min(length or artifact.size, artifact.size - offset)
+        yield artifact
+        if not left:
+            return
+        try:
+            async with aclosing(self._store.read(stored.key, offset, left)) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    telemetry.artifact_bytes.labels("out").inc(len(chunk))
+                    yield chunk
+        except NotFound:
+            await self._missing(caller, run_id, stored)
+        if left:
+            await self._missing(caller, run_id, stored)
+
+    async def _missing(self, caller: Caller, run_id: RunId, stored: Stored) -> None:
+        """Raises why the store does not have it."""
+        path = stored.artifact.path
+        now = await self._find(caller, run_id, path)
+        if now.blob_id != stored.blob_id:
+            raise Changed(path)
+        raise StoreRefused(f"{self._store.uri(stored.key)} is missing or cut short", "restore it from a backup")
+
+    async def locate(self, caller: Caller, run_id: RunId, path: str) -> Location:
+        """Where the bytes can be had. Raises NotFound, and what the store raises."""
+        stored = await self._find(caller, run_id, path)
+        if not self._direct:
+            return Location(stored.artifact, Route.SERVER)
+        url = await self._store.sign_read(stored.key, _SIGNED_SECONDS)
+        route = Route.FILE if url.startswith("file:") else Route.SIGNED
+        return Location(stored.artifact, route, url, self._store.uri(stored.key))
+
+    async def _find(self, caller: Caller, run_id: RunId, path: str) -> Stored:
+        check_path(path)
+        async with self._db.connection() as conn:
+            run = await runs.locate(conn, caller.workspace_id, run_id)
+            stored = await artifacts.find(conn, run, path)
+        if stored is None:
+            raise NotFound("artifact", path)
+        return stored

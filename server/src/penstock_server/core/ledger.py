@@ -1,0 +1,149 @@
+"""The ledger of what is stored for a run: uploads that begin, and those that are complete, entered in groups.
+
+Each change of which paths a run has needs the run's lock and a commit. What comes while one transaction is under way
+goes into the next: a lone file waits for nobody, and of thousands of small ones many share a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from penstock_server.model.access import WorkspaceId
+from penstock_server.model.artifacts import Artifact, parents
+from penstock_server.model.errors import PenstockError
+from penstock_server.model.runs import RunId
+from penstock_server.model.uploads import NewUpload, Upload
+from penstock_server.postgres import runs, uploads
+from penstock_server.postgres.database import Database
+from penstock_server.postgres.uploads import Complete
+
+_Wanted = TypeVar("_Wanted")
+_Made = TypeVar("_Made")
+
+# In one transaction: it must not take long, for the sake of the next.
+_MOST = 200
+
+
+@dataclass(slots=True)
+class _Entry(Generic[_Wanted, _Made]):
+    """Something to be entered, and who waits for what becomes of it."""
+
+    wanted: _Wanted
+    outcome: asyncio.Future[_Made]
+
+    def tell(self, outcome: _Made | BaseException) -> None:
+        if self.outcome.done():
+            return  # who waited has left
+        if isinstance(outcome, BaseException):
+            self.outcome.set_exception(outcome)
+        else:
+            self.outcome.set_result(outcome)
+
+
+@dataclass(slots=True)
+class _Page:
+    """What has gathered for one run."""
+
+    claims: list[_Entry[NewUpload, Upload | Artifact]] = field(default_factory=list)
+    complete: list[_Entry[Complete, Artifact]] = field(default_factory=list)
+
+    def take(self) -> _Page:
+        """What goes into the next transaction, without those who have left."""
+        taken = _Page([entry for entry in self.claims[:_MOST] if not entry.outcome.done()])
+        del self.claims[:_MOST]
+        left: list[_Entry[Complete, Artifact]] = []
+        paths: set[str] = set()
+        within: set[str] = set()
+        for entry in self.complete:
+            if entry.outcome.done():
+                continue
+            path = entry.wanted.upload.path
+            # Of what excludes or replaces another one goes at a time: which is the last must be plain.
+            clashes = path in paths or path in within or not paths.isdisjoint(parents(path))
+            if clashes or len(taken.complete) == _MOST:
+                left.append(entry)
+                continue
+            paths.add(path)
+            within.update(parents(path))
+            taken.complete.append(entry)
+        self.complete[:] = left
+        return taken
+
+    def __bool__(self) -> bool:
+        return bool(self.claims or self.complete)
+
+
+class Ledger:
+    """Enters claims and completions. Everything may raise NotFound and NotActive of the run, and Unavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._pages: dict[tuple[WorkspaceId, RunId], _Page] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def claim(self, workspace_id: WorkspaceId, new: NewUpload) -> Upload | Artifact:
+        """Begins an upload, or gives the artifact that it would only repeat.
+
+        Raises FailedPrecondition when there is a directory at the path, or a file where it needs a directory.
+        """
+        entry = _Entry[NewUpload, Upload | Artifact](new, asyncio.get_running_loop().create_future())
+        self._page(workspace_id, new.run_id).claims.append(entry)
+        return await entry.outcome
+
+    async def complete(self, upload: Upload, size: int, sha256: bytes) -> Artifact:
+        """Makes an artifact of what is stored: it is visible then, and another at that path is not any more.
+
+        Raises UploadGone, and FailedPrecondition as `claim`.
+        """
+        entry = _Entry[Complete, Artifact](Complete(upload, size, sha256), asyncio.get_running_loop().create_future())
+        self._page(upload.run.workspace_id, upload.run.run_id).complete.append(entry)
+        return await entry.outcome
+
+    def _page(self, workspace_id: WorkspaceId, run_id: RunId) -> _Page:
+        key = (workspace_id, run_id)
+        page = self._pages.get(key)
+        if page is None:
+            page = self._pages[key] = _Page()
+            task = asyncio.create_task(self._write(workspace_id, run_id, page), name="ledger")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return page
+
+    async def _write(self, workspace_id: WorkspaceId, run_id: RunId, page: _Page) -> None:
+        while page:
+            taken = page.take()
+            try:
+                if taken:
+                    await self._enter(workspace_id, run_id, taken)
+            except BaseException as error:
+                for claim in taken.claims:
+                    claim.tell(error)
+                for complete in taken.complete:
+                    complete.tell(error)
+                if not isinstance(error, Exception):
+                    raise
+        del self._pages[workspace_id, run_id]
+
+    async def _enter(self, workspace_id: WorkspaceId, run_id: RunId, taken: _Page) -> None:
+        claimed: Sequence[Upload | Artifact | PenstockError] = ()
+        settled: Sequence[Artifact | PenstockError] = ()
+        async with self._db.waiting() as conn:
+            await uploads.hold(conn, run_id)
+            run = await runs.locate_active(conn, workspace_id, run_id)
+            if taken.complete:
+                settled = await uploads.settle(conn, run, [entry.wanted for entry in taken.complete])
+            if taken.claims:
+                claimed = await uploads.claim(conn, run, [entry.wanted for entry in taken.claims])
+        for completion, artifact in zip(taken.complete, settled, strict=True):
+            completion.tell(artifact)
+        unclaimed = []
+        for entry, made in zip(taken.claims, claimed, strict=True):
+            if entry.outcome.done() and isinstance(made, Upload):
+                unclaimed.append(made.id)
+            entry.tell(made)
+        if unclaimed:
+            async with self._db.connection() as conn:
+                await uploads.drop(conn, unclaimed)

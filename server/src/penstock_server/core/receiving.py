@@ -1,0 +1,222 @@
+"""One stream of an upload: its bytes are gathered into parts, hashed, and stored, a few parts at once.
+
+Memory is bounded twice: by parts in flight per upload, and by a budget that all uploads of the process share. Who has
+no room is not read from, and gRPC's flow control holds the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from penstock_server import telemetry
+from penstock_server.blobs.store import Store
+from penstock_server.ingest.budget import Budget
+from penstock_server.model.artifacts import Part, UploadId
+from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError, Unavailable
+from penstock_server.model.uploads import Trailer, Upload
+from penstock_server.postgres import uploads
+from penstock_server.postgres.database import Database
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# One of them is gathered while the others are on their way to the store.
+_PARTS_AT_ONCE = 4
+_BEAT_SECONDS = uploads.DEAD_AFTER_MS / 1000 / 3
+# Who sends nothing for so long gives its room to the others, and goes on later from the last part.
+_SILENCE_SECONDS = 120.0
+# Below this, a thread costs more than the hash.
+_HASH_HERE_BYTES = 64 << 10
+_DIGESTS_KEPT = 1_000
+
+
+class Digests:
+    """The running SHA-256 of uploads that broke off, at the end of their last part; of the newest thousand."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[UploadId, tuple[int, _Hash]] = OrderedDict()
+
+    def keep(self, upload_id: UploadId, number: int, digest: _Hash) -> None:
+        """After part `number`."""
+        self._kept[upload_id] = number, digest
+        self._kept.move_to_end(upload_id)
+        if len(self._kept) > _DIGESTS_KEPT:
+            self._kept.popitem(last=False)
+
+    def take(self, upload_id: UploadId, number: int) -> _Hash | None:
+        """That after part `number`; None when it is not known. After none it always is."""
+        kept = self._kept.pop(upload_id, None)
+        if number == 0:
+            return hashlib.sha256()
+        return kept[1] if kept is not None and kept[0] == number else None
+
+
+class Receiving:
+    """What comes in one stream, after the parts that are stored already."""
+
+    def __init__(
+        self, db: Database, store: Store, budget: Budget, upload: Upload, stored: Sequence[Part], digest: _Hash | None
+    ) -> None:
+        """`digest` is of the parts in `stored`; None when it is not known."""
+        self._db = db
+        self._store = store
+        self._budget = budget
+        self._upload = upload
+        self._token = upload.token
+        self._held = 0
+        self._digest = digest
+        self._hashing = asyncio.Lock()
+        self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
+        self._buffer = bytearray()
+        self._filled = 0
+        self._begun = self._ended = len(stored)  # parts; of the latter none before is missing
+        self._digests: dict[int, _Hash] = {}
+        if digest is not None:
+            self._digests[self._ended] = digest.copy()
+        self.parts = {part.number: part for part in stored}
+        self.received = sum(part.size for part in stored)
+
+    @property
+    def token(self) -> str | None:
+        """What the store calls the upload, if it has begun one."""
+        return self._token
+
+    @property
+    def lone(self) -> memoryview | None:
+        """All that there is, when none of it went to the store."""
+        return None if self._begun else memoryview(self._buffer)[: self._filled]
+
+    @property
+    def sha256(self) -> bytes | None:
+        """Of all that was received, if it is known. When the last part is stored."""
+        return None if self._digest is None else self._digest.digest()
+
+    async def receive(self, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> bytes:
+        """Stores all that comes; the digest of the trailer, empty when there is none.
+
+        Raises ContentMismatch, UploadGone, Unavailable when nothing comes for long, and what the store and `contents`
+        raise.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                beating = group.create_task(self._beat())
+                told = await self._gather(group, data, contents)
+                beating.cancel()
+        except ExceptionGroup as errors:
+            raise _only(errors) from None
+        return told
+
+    async def _gather(self, group: asyncio.TaskGroup, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> bytes:
+        trailer: Trailer | None = None
+        await self._add(group, data)
+        while (content := await _next(contents)) is not None:
+            if trailer is not None:
+                raise InvalidArgument("message", "comes after the trailer; send the trailer last")
+            if isinstance(content, Trailer):
+                trailer = content
+            else:
+                await self._add(group, content)
+        if self._upload.size not in (None, self.received):
+            told, came = self._upload.size, self.received
+            raise ContentMismatch("size", f"{told} bytes were told of {self._upload.path!r}, and {came} have come")
+        if not self._begun:
+            await self._hash(memoryview(self._buffer)[: self._filled])
+        elif self._filled:
+            await self._send_off(group)
+        return b"" if trailer is None else trailer.sha256
+
+    def close(self, digests: Digests) -> None:
+        """Gives back the room, and keeps the digest at the end of the parts that are stored without a gap."""
+        self._budget.give(self._held)
+        self._held = 0
+        if self._ended in self._digests and self._ended:
+            digests.keep(self._upload.id, self._ended, self._digests[self._ended])
+
+    async def _add(self, group: asyncio.TaskGroup, data: bytes) -> None:
+        """Puts bytes into parts. A part goes off when the next byte comes: the last one may be the only one."""
+        size, part_bytes = self._upload.size, self._upload.part_bytes
+        left = memoryview(data)
+        if size is not None and self.received + len(left) > size:
+            raise ContentMismatch("size", f"{size} bytes were told of {self._upload.path!r}, and more have come")
+        while left:
+            if self._filled == part_bytes:
+                await self._send_off(group)
+            if not self._buffer:
+                room = part_bytes if size is None else min(part_bytes, size - self.received)
+                await self._slots.acquire()
+                await self._budget.take(room)
+                self._held += room
+                self._buffer = bytearray(room)
+            count = min(len(left), part_bytes - self._filled)
+            self._buffer[self._filled : self._filled + count] = left[:count]
+            self._filled += count
+            self.received += count
+            left = left[count:]
+        telemetry.artifact_bytes.labels("in").inc(len(data))
+
+    async def _send_off(self, group: asyncio.TaskGroup) -> None:
+        if self._token is None:
+            token = await self._store.begin(self._upload.key, self._upload.media_type)
+            async with self._db.connection() as conn:
+                await uploads.set_token(conn, self._upload, token)
+            self._token = token
+        self._begun += 1
+        group.create_task(self._put(self._token, self._begun, self._buffer, self._filled))
+        self._buffer, self._filled = bytearray(), 0
+
+    async def _put(self, token: str, number: int, buffer: bytearray, size: int) -> None:
+        data = memoryview(buffer)[:size]
+        prefix = b""
+        async with self._hashing:  # in the order of the parts, which is that of their tasks
+            await self._hash(data)
+            if self._digest is not None:
+                prefix = self._digest.digest()
+                self._digests[number] = self._digest.copy()
+        offset = (number - 1) * self._upload.part_bytes
+        etag = await self._store.put_part(self._upload.key, token, number, offset, data)
+        part = Part(number, size, etag, prefix)
+        async with self._db.connection() as conn:
+            await uploads.record(conn, self._upload, part)
+        self.parts[number] = part
+        while self._ended + 1 in self.parts:
+            self._digests.pop(self._ended, None)
+            self._ended += 1
+        self._budget.give(len(buffer))
+        self._held -= len(buffer)
+        self._slots.release()
+
+    async def _hash(self, data: memoryview) -> None:
+        if self._digest is None:
+            return
+        if len(data) <= _HASH_HERE_BYTES:
+            self._digest.update(data)
+        else:
+            await asyncio.to_thread(self._digest.update, data)
+
+    async def _beat(self) -> None:
+        """Tells other replicas that somebody writes this upload."""
+        while True:
+            await asyncio.sleep(_BEAT_SECONDS)
+            with contextlib.suppress(Unavailable):
+                async with self._db.connection() as conn:
+                    await uploads.touch(conn, self._upload)
+
+
+async def _next(contents: AsyncIterator[bytes | Trailer]) -> bytes | Trailer | None:
+    """What comes next; None at the end. Raises Unavailable when nothing comes."""
+    try:
+        async with asyncio.timeout(_SILENCE_SECONDS):
+            return await anext(contents, None)
+    except TimeoutError:
+        raise Unavailable(f"no bytes came for {_SILENCE_SECONDS:g} s; go on where it ended", 1.0) from None
+
+
+def _only(errors: ExceptionGroup[Exception]) -> Exception:
+    """Of what failed at once the one to tell: a bug before anything else."""
+    causes = [_only(error) if isinstance(error, ExceptionGroup) else error for error in errors.exceptions]
+    return min(causes, key=lambda cause: isinstance(cause, PenstockError))

@@ -1,0 +1,375 @@
+"""The use cases of uploads: a file comes in by a stream, or goes straight to the store, and is an artifact then."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from penstock_server import telemetry
+from penstock_server.blobs.store import Store
+from penstock_server.core.ledger import Ledger
+from penstock_server.core.receiving import Digests, Receiving
+from penstock_server.ingest.budget import Budget
+from penstock_server.model.access import Caller
+from penstock_server.model.artifacts import (
+    MIB,
+    Artifact,
+    Part,
+    UploadId,
+    check_path,
+    check_sha256,
+    check_size,
+    media_type,
+)
+from penstock_server.model.errors import (
+    ContentMismatch,
+    FailedPrecondition,
+    InvalidArgument,
+    PenstockError,
+    Retryable,
+    StoreRefused,
+    UploadGone,
+)
+from penstock_server.model.limits import check_text
+from penstock_server.model.runs import RunId, format_run_id
+from penstock_server.model.uploads import NewUpload, Plan, Route, Trailer, Upload
+from penstock_server.postgres import artifacts, runs, uploads
+from penstock_server.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+# Parts of all uploads of the process that are being gathered, or are on their way to the store.
+BUFFER_BYTES = 64 * MIB
+SIGNED_SECONDS = 3600
+SIGNED_MOST = 100
+_ETAG_LIMIT = 200
+
+# What was sent to the store just before its stream broke may arrive there a little later; and what another replica
+# sends while the upload is given up here, later yet.
+_CUT_GRACE_MS = 5_000
+_ABORT_GRACE_MS = 600_000
+
+
+@dataclass(slots=True)
+class _Live:
+    """A stream that writes an upload."""
+
+    attempt: int
+    task: asyncio.Task[object]
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: bool = False
+
+
+class Uploads:
+    """Brings files in. Everything may raise InvalidArgument, NotFound and NotActive of the run, and Unavailable."""
+
+    def __init__(self, db: Database, store: Store, *, direct: bool, nudge: Callable[[], None]) -> None:
+        """With `direct`, files can go straight to the store. `nudge` is told when there is something to remove."""
+        self._db = db
+        self._store = store
+        self._direct = direct
+        self._nudge = nudge
+        self._ledger = Ledger(db)
+        self._budget = Budget(BUFFER_BYTES, telemetry.artifact_buffer_bytes.set)
+        self._digests = Digests()
+        self._live: dict[UploadId, _Live] = {}
+
+    async def begin(self, caller: Caller, new: NewUpload) -> Plan:
+        """What there is to do for a file: nothing, or an upload, begun or to be gone on with.
+
+        Raises FailedPrecondition when there is a directory at the path, or a file where it needs a directory.
+        """
+        new = _checked(new)
+        if new.size is None:
+            raise InvalidArgument("size", "must be told")
+        async with self._db.transaction() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, new.run_id)
+            there = await artifacts.find(conn, run, new.path)
+            artifact = there.artifact if there else None
+            if artifact and artifact.sha256 == new.sha256 and artifact.size == new.size:
+                return Plan(artifact)
+            if not self._direct:
+                found = await uploads.offer(conn, run, new.path, new.size, new.upload_id)
+                if found is not None:
+                    return Plan(artifact, found[0], tuple(found[1]))
+        claimed = await self._ledger.claim(caller.workspace_id, new)
+        if isinstance(claimed, Artifact):
+            return Plan(claimed)
+        return await self._plan_direct(artifact, claimed) if self._direct else Plan(artifact, claimed)
+
+    async def _plan_direct(self, artifact: Artifact | None, upload: Upload) -> Plan:
+        token = await self._store.begin(upload.key, upload.media_type)
+        async with self._db.connection() as conn:
+            await uploads.set_token(conn, upload, token)
+        file_uri = self._store.file_uri(token)
+        route = Route.SIGNED if file_uri is None else Route.FILE
+        return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
+
+    async def receive(
+        self, caller: Caller, new: NewUpload, data: bytes, contents: AsyncIterator[bytes | Trailer]
+    ) -> Artifact:
+        """Takes a file: `data`, then what comes. Answers without reading on when the artifact is this one already.
+
+        Raises ContentMismatch, and UploadGone when the upload to go on with is not there, or another goes on with it;
+        FailedPrecondition as `begin`; and what the store raises. After the last two what is stored can be gone on with.
+        """
+        outcome = "refused"
+        try:
+            new = _checked(new)
+            if new.upload_id is not None:
+                upload, stored = await self._take_over(caller, new, new.upload_id)
+            else:
+                claimed, stored = await self._ledger.claim(caller.workspace_id, new), []
+                if isinstance(claimed, Artifact):
+                    outcome = "unchanged"
+                    return claimed
+                upload = claimed
+            try:
+                artifact = await self._receive(upload, stored, new, data, contents)
+            except ContentMismatch:
+                outcome = "mismatch"
+                raise
+            except (Retryable, asyncio.CancelledError):
+                outcome = "broken"
+                raise
+            outcome = "stored"
+            return artifact
+        finally:
+            telemetry.artifact_uploads.labels(outcome).inc()
+
+    async def _take_over(self, caller: Caller, new: NewUpload, upload_id: UploadId) -> tuple[Upload, list[Part]]:
+        """The upload to go on with, which no other stream writes any more, and its parts up to the offset."""
+        async with self._db.transaction() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, new.run_id)
+            upload, parts = await uploads.take_over(conn, run, upload_id)
+            if (upload.path, upload.size) != (new.path, new.size):
+                raise InvalidArgument("upload_id", "is of another path or size")
+            kept = parts[: -(-new.offset // upload.part_bytes)]
+            if sum(part.size for part in kept) != new.offset:
+                raise InvalidArgument("offset", f"{new.offset} is not the end of a part that is stored")
+            await uploads.cut(conn, upload_id, len(kept))
+        await self._end_live(upload_id, upload.attempt)
+        return upload, kept
+
+    async def _end_live(self, upload_id: UploadId, attempt: int) -> None:
+        """Ends the stream that writes it in this process, if there is one. Raises UploadGone when that is newer."""
+        while (live := self._live.get(upload_id)) is not None:
+            if live.attempt > attempt:
+                raise UploadGone(upload_id.hex)
+            live.gone = True
+            live.task.cancel()
+            await live.ended.wait()
+
+    async def _receive(
+        self,
+        upload: Upload,
+        stored: Sequence[Part],
+        new: NewUpload,
+        data: bytes,
+        contents: AsyncIterator[bytes | Trailer],
+    ) -> Artifact:
+        task = asyncio.current_task()
+        assert task is not None
+        live = self._live[upload.id] = _Live(upload.attempt, task)
+        digest = self._digests.take(upload.id, len(stored))
+        receiving = Receiving(self._db, self._store, self._budget, upload, stored, digest)
+        try:
+            told = await receiving.receive(data, contents)
+            return await self._finish(receiving, replace(upload, token=receiving.token), _one(new.sha256, told))
+        except asyncio.CancelledError:
+            if live.gone and task.uncancel() == 0:
+                raise UploadGone(upload.id.hex) from None
+            await self._broken(upload, receiving)
+            raise
+        except (Retryable, StoreRefused):
+            await self._broken(upload, receiving)
+            raise
+        except BaseException:
+            await self._drop(upload)
+            raise
+        finally:
+            receiving.close(self._digests)
+            if self._live.get(upload.id) is live:
+                del self._live[upload.id]
+            live.ended.set()
+
+    async def _finish(self, receiving: Receiving, upload: Upload, told: bytes) -> Artifact:
+        """All has come and its parts are stored: now the whole."""
+        if receiving.sha256 not in (None, told):
+            raise _mismatch(upload)
+        if receiving.lone is not None:
+            await self._store.put(upload.key, receiving.lone, upload.media_type)
+            if upload.token is not None:
+                await self._store.abort(upload.key, upload.token)
+        else:
+            parts = [part for _, part in sorted(receiving.parts.items())]
+            completed_before = await self._complete(upload, receiving.received, parts)
+            if (completed_before or receiving.sha256 is None) and await self._read_digest(
+                upload, receiving.received
+            ) != told:
+                raise _mismatch(upload)
+        return await self._ledger.complete(upload, receiving.received, told)
+
+    async def _complete(self, upload: Upload, size: int, parts: Sequence[Part]) -> bool:
+        """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
+
+        Raises UploadGone.
+        """
+        assert upload.token is not None
+        try:
+            await self._store.complete(upload.key, upload.token, parts)
+        except UploadGone:
+            if await self._store.size(upload.key) == size:
+                return True
+            raise UploadGone(upload.id.hex) from None
+        return False
+
+    async def _read_digest(self, upload: Upload, size: int) -> bytes:
+        """Of what is in the store."""
+        digest = hashlib.sha256()
+        async for chunk in self._store.read(upload.key, 0, size):
+            await asyncio.to_thread(digest.update, chunk)
+        return digest.digest()
+
+    async def sign(self, caller: Caller, run_id: RunId, upload_id: UploadId, first: int, count: int) -> list[str]:
+        """Addresses for parts of an upload that goes straight to the store. Raises UploadGone, FailedPrecondition."""
+        self._require_direct()
+        if not 1 <= count <= SIGNED_MOST:
+            raise InvalidArgument("count", f"{count} is not within 1 to {SIGNED_MOST}")
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            upload = await uploads.find_open(conn, run, upload_id)
+            if upload is None or upload.token is None:
+                raise UploadGone(upload_id.hex)
+            await uploads.touch(conn, upload)
+        most = len(_sizes(upload))
+        if not 1 <= first <= most - count + 1:
+            raise InvalidArgument("first", f"{first} to {first + count - 1} is not within the parts, 1 to {most}")
+        return [
+            await self._store.sign_part(upload.key, upload.token, number, SIGNED_SECONDS)
+            for number in range(first, first + count)
+        ]
+
+    async def complete(
+        self, caller: Caller, run_id: RunId, upload_id: UploadId, sha256: bytes, etags: Sequence[tuple[int, str]]
+    ) -> Artifact:
+        """Ends an upload that went straight to the store, in these parts. Ending it twice is fine.
+
+        Raises ContentMismatch, UploadGone, FailedPrecondition as `begin`, and what the store raises.
+        """
+        self._require_direct()
+        if len(sha256) != 32:
+            raise InvalidArgument("sha256", f"has {len(sha256)} bytes; a SHA-256 has 32")
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            upload = await uploads.find_open(conn, run, upload_id)
+            done = await uploads.made_of(conn, run, upload_id) if upload is None else None
+        if done is not None:
+            return done
+        if upload is None or upload.token is None:
+            raise UploadGone(upload_id.hex)
+        is_file = self._store.file_uri(upload.token) is not None
+        parts = [] if is_file else _parts(upload, etags)
+        try:
+            await self._complete(upload, upload.size or 0, parts)
+            size = await self._store.size(upload.key)
+            if size != upload.size:
+                raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
+            if is_file and await self._read_digest(upload, upload.size or 0) != sha256:
+                raise _mismatch(upload)
+            artifact = await self._ledger.complete(upload, upload.size or 0, sha256)
+        except (Retryable, StoreRefused):
+            raise
+        except PenstockError:
+            await self._drop(upload)
+            raise
+        telemetry.artifact_uploads.labels("stored").inc()
+        return artifact
+
+    async def abort(self, caller: Caller, run_id: RunId, upload_id: UploadId) -> None:
+        """Gives an upload up. Giving up twice is fine."""
+        async with self._db.connection() as conn:
+            run = await runs.locate(conn, caller.workspace_id, run_id)
+            upload = await uploads.find_open(conn, run, upload_id)
+            if upload is None:
+                return
+            live = self._live.get(upload_id)
+            # Another replica may be writing it, or a client straight to the store.
+            await uploads.drop(conn, [upload_id], grace_ms=0 if live else _ABORT_GRACE_MS)
+        if live is not None:
+            await self._end_live(upload_id, live.attempt)
+        self._nudge()
+
+    def _require_direct(self) -> None:
+        if not self._direct:
+            raise FailedPrecondition("this server takes artifacts itself; send them by UploadArtifact")
+
+    async def _broken(self, upload: Upload, receiving: Receiving) -> None:
+        """Keeps what is stored for who goes on with it, if that can be."""
+        if receiving.parts and upload.size is not None:
+            with _told_only("an upload that broke off could not be marked", upload):
+                async with self._db.connection() as conn:
+                    await uploads.touch(conn, upload, live=False)
+        else:
+            await self._drop(upload, _CUT_GRACE_MS)
+
+    async def _drop(self, upload: Upload, grace_ms: int = 0) -> None:
+        """Has the sweeper remove it. If that cannot be said now, the sweeper finds it by its age."""
+        with _told_only("an upload that failed could not be marked", upload):
+            async with self._db.connection() as conn:
+                await uploads.drop(conn, [upload.id], upload.attempt, grace_ms)
+            self._nudge()
+
+
+@contextmanager
+def _told_only(event: str, upload: Upload) -> Iterator[None]:
+    """Inside, what the database raises is only logged: something else has failed before, and that is what is told."""
+    try:
+        yield
+    except PenstockError as error:
+        log.warning(event, run_id=format_run_id(upload.run.run_id), path=upload.path, error=str(error))
+
+
+def _checked(new: NewUpload) -> NewUpload:
+    check_path(new.path)
+    check_sha256(new.sha256)
+    if new.size is not None:
+        check_size(new.size)
+    if new.upload_id is None and new.offset:
+        raise InvalidArgument("offset", "is for an upload that is gone on with; give its upload_id")
+    return replace(new, media_type=media_type(new.media_type, new.path))
+
+
+def _one(header: bytes, trailer: bytes) -> bytes:
+    """The digest that was told. Raises InvalidArgument."""
+    check_sha256(trailer)
+    if header and trailer and header != trailer:
+        raise InvalidArgument("sha256", "is another in the trailer than in the header")
+    if not header and not trailer:
+        raise InvalidArgument("sha256", "must be told, in the header or in a trailer")
+    return header or trailer
+
+
+def _mismatch(upload: Upload) -> ContentMismatch:
+    return ContentMismatch("sha256", f"is not that of the bytes of {upload.path!r} which have come; send it again")
+
+
+def _sizes(upload: Upload) -> list[int]:
+    """How the file is cut: the sizes of its parts. An empty one has one."""
+    size = upload.size or 0
+    return [min(upload.part_bytes, size - start) for start in range(0, size, upload.part_bytes)] or [0]
+
+
+def _parts(upload: Upload, etags: Sequence[tuple[int, str]]) -> list[Part]:
+    sizes = _sizes(upload)
+    if [number for number, _ in etags] != list(range(1, len(sizes) + 1)):
+        raise InvalidArgument("parts", f"must be all {len(sizes)}, in turn from 1")
+    return [
+        Part(number, size, check_text("parts.etag", etag, _ETAG_LIMIT))
+        for (number, etag), size in zip(etags, sizes, strict=True)
+    ]

@@ -1,0 +1,334 @@
+"""Uploads in PostgreSQL: the rows that stand for what is in the store.
+
+Every function works in the caller's transaction. What may change which paths there are (`claim`, `settle`, deleting)
+does so under the run's `hold`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_server.model.artifacts import (
+    Artifact,
+    Part,
+    UploadId,
+    key_of,
+    parents,
+    part_bytes,
+    version_key_of,
+)
+from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import FailedPrecondition, PenstockError, UploadGone
+from penstock_server.model.runs import RunId, new_run_id
+from penstock_server.model.uploads import NewUpload, Upload
+from penstock_server.postgres.artifacts import artifact
+from penstock_server.postgres.database import Connection, Row
+
+# What a reader has open when an artifact is replaced, it can read to its end.
+REPLACED_GRACE_MS = 3_600_000
+# Whoever writes an upload gives a sign of life much more often than this.
+DEAD_AFTER_MS = 30_000
+
+_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+# Any number, the same for ever. The run's row itself is the ingest's.
+_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 7364627310))"
+
+
+async def hold(conn: Connection, run_id: RunId) -> None:
+    """Keeps others from changing which paths a run has, until the transaction ends."""
+    await conn.execute(_HOLD, run_id)
+
+
+# For each path: the artifact there; whether it is a directory; whether the store has, or may have, something there or
+# below. '0' is what comes after '/'.
+_LOOK = """
+SELECT w.path, a.size, a.sha256, a.media_type, a.updated_ms,
+       EXISTS (SELECT FROM artifacts d WHERE d.run_id = $1 AND d.path >= w.path || '/' AND d.path < w.path || '0'),
+       EXISTS (SELECT FROM artifact_blobs b WHERE b.run_id = $1 AND b.path = w.path),
+       EXISTS (SELECT FROM artifact_blobs b WHERE b.run_id = $1 AND b.path >= w.path || '/' AND b.path < w.path || '0')
+  FROM unnest($2::text[]) w (path) LEFT JOIN artifacts a ON a.run_id = $1 AND a.path = w.path
+"""
+
+
+@dataclass(slots=True)
+class _Tree:
+    """What there is at some paths and the directories that they are in."""
+
+    files: dict[str, Artifact]
+    directories: set[str]
+    stored: set[str]
+    stored_below: set[str]
+
+    def conflict(self, path: str) -> FailedPrecondition | None:
+        """Why no file can be at `path`."""
+        if path in self.directories:
+            return FailedPrecondition(f"{path!r} is a directory of this run, so it cannot be a file; delete it first")
+        for parent in parents(path):
+            if parent in self.files:
+                return FailedPrecondition(
+                    f"{parent!r} is a file of this run, so it cannot be a directory; delete it first"
+                )
+        return None
+
+    def stores(self, path: str) -> bool:
+        """Whether the store has something that a file at `path` would be in the way of."""
+        return path in self.stored or path in self.stored_below or not self.stored.isdisjoint(parents(path))
+
+    def will_store(self, path: str) -> None:
+        self.stored.add(path)
+        self.stored_below.update(parents(path))
+
+
+async def _look(conn: Connection, run: RunRef, paths: Sequence[str]) -> _Tree:
+    wanted = {*paths, *(parent for path in paths for parent in parents(path))}
+    tree = _Tree({}, set(), set(), set())
+    for path, size, sha256, media_type, updated_ms, directory, stored, stored_below in await conn.fetch(
+        _LOOK, run.run_id, sorted(wanted)
+    ):
+        if sha256 is not None:
+            tree.files[path] = Artifact(path, False, size, sha256, media_type, updated_ms)
+        if directory:
+            tree.directories.add(path)
+        if stored:
+            tree.stored.add(path)
+        if stored_below:
+            tree.stored_below.add(path)
+    return tree
+
+
+_CLAIM = f"""
+INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, size, sha256, media_type, part_bytes,
+                            touched_ms, created_ms)
+SELECT u.id, $1, $2, $3, u.path, u.key, u.size, u.sha256, u.media_type, u.part_bytes, t.ms, t.ms
+  FROM unnest($4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::text[], $10::integer[])
+       u (id, path, key, size, sha256, media_type, part_bytes), (SELECT {_NOW} AS ms) t
+"""  # noqa: S608  # only constants are put together
+
+
+async def claim(
+    conn: Connection, run: RunRef, wanted: Sequence[NewUpload]
+) -> list[Upload | Artifact | FailedPrecondition]:
+    """Of each, in turn: an upload that begins, the artifact that it would only repeat, or why there can be none.
+
+    Takes an active run whose `hold` the transaction has.
+    """
+    tree = await _look(conn, run, [new.path for new in wanted])
+    outcomes = [_claimed(run, new, tree) for new in wanted]
+    claims = [(new, made) for new, made in zip(wanted, outcomes, strict=True) if isinstance(made, Upload)]
+    if claims:
+        await conn.execute(
+            _CLAIM,
+            run.workspace_id,
+            run.experiment_id,
+            run.run_id,
+            [made.id for _, made in claims],
+            [made.path for _, made in claims],
+            [made.key for _, made in claims],
+            [made.size for _, made in claims],
+            [new.sha256 or None for new, _ in claims],
+            [made.media_type for _, made in claims],
+            [made.part_bytes for _, made in claims],
+        )
+    return outcomes
+
+
+def _claimed(run: RunRef, new: NewUpload, tree: _Tree) -> Upload | Artifact | FailedPrecondition:
+    there = tree.files.get(new.path)
+    if there is not None and new.sha256 == there.sha256 and new.size in (None, there.size):
+        return there
+    if conflict := tree.conflict(new.path):
+        return conflict
+    upload_id = UploadId(uuid.UUID(int=new_run_id().int))
+    if tree.stores(new.path):
+        key = version_key_of(run.experiment_id, run.run_id, new.path, upload_id)
+    else:
+        key = key_of(run.experiment_id, run.run_id, new.path)
+    tree.will_store(new.path)
+    return Upload(upload_id, run, new.path, key, 1, None, new.size, new.media_type, part_bytes(new.size))
+
+
+# A replaced artifact's blob goes later. All of this sees the state before it.
+_SETTLE = f"""
+WITH settled AS (
+    UPDATE artifact_blobs b SET state = 2, live = false, size = u.size, sha256 = u.sha256, touched_ms = t.ms
+      FROM unnest($2::uuid[], $3::integer[], $4::bigint[], $5::bytea[]) u (id, attempt, size, sha256),
+           (SELECT {_NOW} AS ms) t
+     WHERE b.id = u.id AND b.attempt = u.attempt AND b.run_id = $1 AND b.state = 1 RETURNING b.*),
+replaced AS (
+    UPDATE artifact_blobs b SET state = 3, touched_ms = settled.touched_ms + {REPLACED_GRACE_MS}
+      FROM settled JOIN artifacts a USING (run_id, path) WHERE b.id = a.blob_id),
+parts AS (DELETE FROM artifact_parts p USING settled WHERE p.blob_id = settled.id)
+INSERT INTO artifacts AS a (run_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
+SELECT run_id, path, workspace_id, experiment_id, id, size, sha256, media_type, touched_ms FROM settled
+ON CONFLICT (run_id, path) DO UPDATE SET blob_id = excluded.blob_id, size = excluded.size, sha256 = excluded.sha256,
+       media_type = excluded.media_type, updated_ms = greatest(a.updated_ms, excluded.updated_ms)
+RETURNING blob_id, path, size, sha256, media_type, updated_ms
+"""  # noqa: S608  # only constants are put together
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """An upload of which all is in the store: its size and digest."""
+
+    upload: Upload
+    size: int
+    sha256: bytes
+
+
+async def settle(conn: Connection, run: RunRef, complete: Sequence[Complete]) -> list[Artifact | PenstockError]:
+    """Makes artifacts of them: each in turn, or why it cannot be: UploadGone, FailedPrecondition.
+
+    Takes an active run whose `hold` the transaction has; no path twice, and none inside of another.
+    """
+    tree = await _look(conn, run, [each.upload.path for each in complete])
+    conflicts = [tree.conflict(each.upload.path) for each in complete]
+    fine = [each for each, conflict in zip(complete, conflicts, strict=True) if conflict is None]
+    rows = await conn.fetch(
+        _SETTLE,
+        run.run_id,
+        [each.upload.id for each in fine],
+        [each.upload.attempt for each in fine],
+        [each.size for each in fine],
+        [each.sha256 for each in fine],
+    )
+    made = {row["blob_id"]: artifact(row) for row in rows}
+    return [
+        conflict or made.get(each.upload.id) or UploadGone(each.upload.id.hex)
+        for each, conflict in zip(complete, conflicts, strict=True)
+    ]
+
+
+_FIELDS = """b.id, b.workspace_id, b.experiment_id, b.run_id, b.path, b.key, b.attempt, b.token, b.size, b.media_type,
+       b.part_bytes"""
+
+_OFFER = f"""
+UPDATE artifact_blobs b SET live = true, touched_ms = {_NOW}
+ WHERE id = (
+    SELECT id FROM artifact_blobs
+     WHERE run_id = $1 AND path = $2 AND state = 1 AND size = $3
+       AND (id = $4 OR NOT live OR touched_ms < {_NOW} - {DEAD_AFTER_MS})
+     ORDER BY id = $4 DESC NULLS LAST, touched_ms DESC LIMIT 1)
+RETURNING {_FIELDS}
+"""  # noqa: S608  # only constants are put together
+
+
+async def offer(
+    conn: Connection, run: RunRef, path: str, size: int, upload_id: UploadId | None
+) -> tuple[Upload, list[Part]] | None:
+    """An upload of this file that can be gone on with, and its parts without a gap: `upload_id`, or the last that
+    nobody writes any more.
+    """
+    row = await conn.fetchrow(_OFFER, run.run_id, path, size, upload_id)
+    return None if row is None else (_upload(row), await _parts(conn, row["id"]))
+
+
+_TAKE_OVER = f"""
+UPDATE artifact_blobs b SET attempt = attempt + 1, live = true, touched_ms = {_NOW}
+ WHERE id = $1 AND run_id = $2 AND state = 1 RETURNING {_FIELDS}
+"""  # noqa: S608  # only constants are put together
+
+
+async def take_over(conn: Connection, run: RunRef, upload_id: UploadId) -> tuple[Upload, list[Part]]:
+    """Makes the caller the one who may write it, and gives its parts without a gap. Raises UploadGone."""
+    row = await conn.fetchrow(_TAKE_OVER, upload_id, run.run_id)
+    if row is None:
+        raise UploadGone(upload_id.hex)
+    return _upload(row), await _parts(conn, upload_id)
+
+
+_OPEN = f"SELECT {_FIELDS} FROM artifact_blobs b WHERE id = $1 AND run_id = $2 AND state = 1"  # noqa: S608  # constants
+
+
+async def find_open(conn: Connection, run: RunRef, upload_id: UploadId) -> Upload | None:
+    """An upload that is open."""
+    row = await conn.fetchrow(_OPEN, upload_id, run.run_id)
+    return None if row is None else _upload(row)
+
+
+_MADE_OF = """
+SELECT a.path, a.size, a.sha256, a.media_type, a.updated_ms
+  FROM artifact_blobs b JOIN artifacts a ON a.run_id = b.run_id AND a.path = b.path AND a.blob_id = b.id
+ WHERE b.id = $1 AND b.run_id = $2
+"""
+
+
+async def made_of(conn: Connection, run: RunRef, upload_id: UploadId) -> Artifact | None:
+    """The artifact that an upload has become, as long as it is there."""
+    row = await conn.fetchrow(_MADE_OF, upload_id, run.run_id)
+    return None if row is None else artifact(row)
+
+
+def _upload(row: Row) -> Upload:
+    id_, workspace_id, experiment_id, run_id, *others = row
+    return Upload(id_, RunRef(workspace_id, experiment_id, run_id), *others)
+
+
+_PARTS = "SELECT number, size, etag, prefix_sha256 FROM artifact_parts WHERE blob_id = $1 ORDER BY number"
+
+
+async def _parts(conn: Connection, upload_id: UploadId) -> list[Part]:
+    parts: list[Part] = []
+    for number, size, etag, prefix_sha256 in await conn.fetch(_PARTS, upload_id):
+        if number != len(parts) + 1:
+            break
+        parts.append(Part(number, size, etag, prefix_sha256 or b""))
+    return parts
+
+
+_CUT = "DELETE FROM artifact_parts WHERE blob_id = $1 AND number > $2"
+
+
+async def cut(conn: Connection, upload_id: UploadId, number: int) -> None:
+    """Forgets the parts after `number`: they come again."""
+    await conn.execute(_CUT, upload_id, number)
+
+
+_SET_TOKEN = "UPDATE artifact_blobs SET token = $3 WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id"  # noqa: S105
+
+
+async def set_token(conn: Connection, upload: Upload, token: str) -> None:
+    """Keeps what the store calls an upload. Raises UploadGone."""
+    if await conn.fetchval(_SET_TOKEN, upload.id, upload.attempt, token) is None:
+        raise UploadGone(upload.id.hex)
+
+
+# The row of the upload first, which waits for who takes it over.
+_RECORD = f"""
+WITH upload AS (
+    UPDATE artifact_blobs SET touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id)
+INSERT INTO artifact_parts (blob_id, number, size, etag, prefix_sha256) SELECT id, $3, $4, $5, $6 FROM upload
+ON CONFLICT (blob_id, number) DO UPDATE
+   SET size = excluded.size, etag = excluded.etag, prefix_sha256 = excluded.prefix_sha256
+RETURNING number
+"""  # noqa: S608  # only constants are put together
+
+
+async def record(conn: Connection, upload: Upload, part: Part) -> None:
+    """Keeps that a part is stored. Raises UploadGone."""
+    kept = await conn.fetchval(
+        _RECORD, upload.id, upload.attempt, part.number, part.size, part.etag, part.prefix_sha256 or None
+    )
+    if kept is None:
+        raise UploadGone(upload.id.hex)
+
+
+_TOUCH = f"UPDATE artifact_blobs SET live = $3, touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1"  # noqa: S608
+
+
+async def touch(conn: Connection, upload: Upload, *, live: bool = True) -> None:
+    """Gives a sign of life, or of its end: others may go on with it then. Nothing if another does already."""
+    await conn.execute(_TOUCH, upload.id, upload.attempt, live)
+
+
+_DROP = f"""
+UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW} + $3
+ WHERE id = ANY($1) AND state = 1 AND ($2::integer IS NULL OR attempt = $2)
+"""  # noqa: S608  # only constants are put together
+
+
+async def drop(conn: Connection, upload_ids: Sequence[UploadId], attempt: int | None = None, grace_ms: int = 0) -> None:
+    """Has the sweeper remove open uploads: those of this attempt, or whoever writes them."""
+    await conn.execute(_DROP, upload_ids, attempt, grace_ms)
