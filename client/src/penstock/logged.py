@@ -18,8 +18,8 @@ from typing import Any
 from penstock.calls import need
 
 
-def text(content: object) -> bytes:
-    """As UTF-8."""
+def text(content: object, path: str = "") -> bytes:
+    """As UTF-8, whatever the path ends in."""
     return (content if isinstance(content, str) else str(content)).encode("utf-8", "surrogatepass")
 
 
