@@ -15,22 +15,17 @@ from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres.database import Connection, Database
 
 _KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
-# Ids are given out under the run's lock, one writer after another. The statement sees the count as the lock
-# found it, but the names as they were when it began: a name that another writer added meanwhile is left to it,
-# with a gap in the ids, and looked up by the caller.
+# Ids are given out under the run's lock, one writer after another. A name that another writer added meanwhile is left to
+# it, with a gap in the ids, and looked up by the caller. The row is locked by its change and by nothing before: who
+# locks it and then changes it waits in a circle with two others whose new params or tags look at it (a deadlock).
 _NAME = """
-WITH run AS (SELECT id, workspace_id, experiment_id, metric_count FROM runs WHERE id = $1 FOR NO KEY UPDATE),
-missing AS (
-    SELECT n.name, row_number() OVER () - 1 AS position FROM unnest($2::text[]) AS n (name)
-     WHERE NOT EXISTS (SELECT FROM run_metrics m WHERE m.run_id = $1 AND m.name = n.name)),
-counted AS (
-    UPDATE runs SET metric_count = runs.metric_count + (SELECT count(*) FROM missing) FROM run WHERE runs.id = run.id),
-added AS (
-    INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name)
-    SELECT run.id, run.workspace_id, run.experiment_id, run.metric_count + missing.position, missing.name
-      FROM run, missing
-    ON CONFLICT (run_id, name) DO NOTHING RETURNING name, metric_id)
-SELECT name, metric_id FROM added
+WITH run AS (
+    UPDATE runs SET metric_count = metric_count + cardinality($2::text[]) WHERE id = $1
+    RETURNING id, workspace_id, experiment_id, metric_count - cardinality($2::text[]) AS first)
+INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name)
+SELECT run.id, run.workspace_id, run.experiment_id, run.first + n.position - 1, n.name
+  FROM run, unnest($2::text[]) WITH ORDINALITY AS n (name, position)
+    ON CONFLICT (run_id, name) DO NOTHING RETURNING name, metric_id
 """
 
 
@@ -40,7 +35,7 @@ async def metric_ids(db: Database, run_id: RunId, names: Sequence[str]) -> dict[
         known: dict[str, int] = dict(await conn.fetch(_KNOWN, run_id, names))
     if len(known) < len(names):
         async with db.waiting() as conn:
-            known |= dict(await conn.fetch(_NAME, run_id, names))
+            known |= dict(await conn.fetch(_NAME, run_id, [name for name in names if name not in known]))
             if len(known) < len(names):
                 known = dict(await conn.fetch(_KNOWN, run_id, names))
     if len(known) < len(names):
