@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from penstock.v1 import artifacts_pb2 as ar
 from penstock.v1 import experiments_pb2 as ex
 from penstock.v1 import metrics_pb2 as me
 from penstock.v1 import runs_pb2 as ru
@@ -15,6 +16,7 @@ INVALID = grpc.StatusCode.INVALID_ARGUMENT
 MISSING = grpc.StatusCode.NOT_FOUND
 EXISTS = grpc.StatusCode.ALREADY_EXISTS
 STATE = grpc.StatusCode.FAILED_PRECONDITION
+GONE = grpc.StatusCode.ABORTED
 
 NO_RUN = "0" * 32
 NO_EXPERIMENT = "987654321"
@@ -42,6 +44,13 @@ def fail(method: Any, request: Any, **options: Any) -> grpc.RpcError:
 
 def metric(**fields: Any) -> me.Metric:
     return me.Metric(**{"name": "loss", "value": 1, "step": 1, "time_ms": 1} | fields)
+
+
+def upload(*messages: Any, **header: Any) -> Any:
+    """The messages of an upload of the path `new`, of one byte."""
+    fields: dict[str, Any] = {"path": "new", "size": 1, "data": b"x"}
+    first = ar.UploadArtifactRequest(header=ar.UploadHeader(**fields | header))
+    return iter([first, *(ar.UploadArtifactRequest(**message) for message in messages)])
 
 
 # Method, request, status, a part of the sentence, facts beside the class of the error.
@@ -420,4 +429,119 @@ FAILURES: list[Failure] = [
     ),
     ("GetMetricSummaries", lambda w: me.GetMetricSummariesRequest(), INVALID, "run_ids: 1 to 10000", {}),
     ("GetMetricSummaries", lambda w: me.GetMetricSummariesRequest(run_ids=["no id"]), INVALID, "run_ids: 'no id'", {}),
+    # Artifacts.
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id="no id", path="a"), INVALID, BAD_RUN, {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=NO_RUN, path="a"), MISSING, "does not exist", {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.deleted_run, path="a"), STATE, DELETED, {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.run, path="/a"), INVALID, "is absolute; write a", {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.run, path="a", size=-1), INVALID, "size: -1 is not", {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.run, path="a", sha256=b"x"), INVALID, "has 1 bytes", {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.run, path="dir"), STATE, "'dir' is a directory", {}),
+    (
+        "BeginUpload",
+        lambda w: ar.BeginUploadRequest(run_id=w.run, path="dir/file/x"),
+        STATE,
+        "'dir/file' is a file",
+        {},
+    ),
+    ("UploadArtifact", lambda w: iter([]), INVALID, "the stream ended before its first message", {}),
+    (
+        "UploadArtifact",
+        lambda w: iter([ar.UploadArtifactRequest(chunk=b"x")]),
+        INVALID,
+        "header: must be the first message",
+        {"penstock-field": "header"},
+    ),
+    ("UploadArtifact", lambda w: upload(run_id=NO_RUN), MISSING, "does not exist", {"penstock-kind": "run"}),
+    ("UploadArtifact", lambda w: upload(run_id=w.deleted_run), STATE, DELETED, {"penstock-kind": "run"}),
+    ("UploadArtifact", lambda w: upload(run_id=w.run, path="a/../b"), INVALID, "has a . or .. in it", {}),
+    ("UploadArtifact", lambda w: upload(run_id=w.run, path="dir/file/x"), STATE, "'dir/file' is a file", {}),
+    ("UploadArtifact", lambda w: upload(run_id=w.run), INVALID, "sha256: must be told, in the header or", {}),
+    ("UploadArtifact", lambda w: upload({"header": {}}, run_id=w.run), INVALID, "comes a second time", {}),
+    ("UploadArtifact", lambda w: upload({}, run_id=w.run), INVALID, "message: is empty", {}),
+    (
+        "UploadArtifact",
+        lambda w: upload({"chunk": b"y"}, run_id=w.run),
+        INVALID,
+        "size: 1 bytes were told of 'new', and more have come",
+        {"penstock-error": "ContentMismatch"},
+    ),
+    (
+        "UploadArtifact",
+        lambda w: upload(run_id=w.run, size=2),
+        INVALID,
+        "2 bytes were told of 'new', and 1 have come",
+        {"penstock-error": "ContentMismatch"},
+    ),
+    (
+        "UploadArtifact",
+        lambda w: upload({"trailer": {"sha256": b"x" * 32}}, run_id=w.run),
+        INVALID,
+        "is not that of the bytes of 'new'",
+        {"penstock-error": "ContentMismatch"},
+    ),
+    (
+        "UploadArtifact",
+        lambda w: upload({"trailer": {"sha256": b"x" * 32}}, run_id=w.run, sha256=b"y" * 32),
+        INVALID,
+        "is another in the trailer",
+        {},
+    ),
+    (
+        "UploadArtifact",
+        lambda w: upload({"trailer": {"sha256": b"x" * 32}}, {"chunk": b"x"}, run_id=w.run, size=2),
+        INVALID,
+        "comes after the trailer",
+        {},
+    ),
+    ("UploadArtifact", lambda w: upload(run_id=w.run, offset=8), INVALID, "offset: is for an upload that", {}),
+    ("UploadArtifact", lambda w: upload(run_id=w.run, upload_id="x"), INVALID, "'x' is not an upload id", {}),
+    (
+        "UploadArtifact",
+        lambda w: upload(run_id=w.run, upload_id=NO_RUN),
+        GONE,
+        "is not there any more",
+        {"penstock-error": "UploadGone"},
+    ),
+    ("SignUploadParts", lambda w: ar.SignUploadPartsRequest(run_id=w.run, upload_id=NO_RUN), STATE, "itself; send", {}),
+    ("CompleteUpload", lambda w: ar.CompleteUploadRequest(run_id=w.run, upload_id=NO_RUN), STATE, "itself; send", {}),
+    ("AbortUpload", lambda w: ar.AbortUploadRequest(run_id=NO_RUN, upload_id=NO_RUN), MISSING, "does not exist", {}),
+    ("DownloadArtifact", lambda w: ar.DownloadArtifactRequest(run_id=NO_RUN, path="a"), MISSING, "does not exist", {}),
+    ("DownloadArtifact", lambda w: ar.DownloadArtifactRequest(run_id=w.run, path="dir"), MISSING, "artifact 'dir'", {}),
+    (
+        "DownloadArtifact",
+        lambda w: ar.DownloadArtifactRequest(run_id=w.run, path="dir/file", offset=1),
+        INVALID,
+        "offset: 1 is not within 0 to 0",
+        {},
+    ),
+    (
+        "DownloadArtifact",
+        lambda w: ar.DownloadArtifactRequest(run_id=w.run, path="dir/file", length=-1),
+        INVALID,
+        "length: -1 is less",
+        {},
+    ),
+    (
+        "DownloadArtifact",
+        lambda w: ar.DownloadArtifactRequest(run_id=w.run, path="dir/file", sha256=b"x" * 32),
+        GONE,
+        "artifact 'dir/file' has been replaced",
+        {"penstock-error": "Changed"},
+    ),
+    ("LocateArtifact", lambda w: ar.LocateArtifactRequest(run_id=w.run, path="dir"), MISSING, "artifact 'dir'", {}),
+    ("ListArtifacts", lambda w: ar.ListArtifactsRequest(run_id=NO_RUN), MISSING, "does not exist", {}),
+    (
+        "ListArtifacts",
+        lambda w: ar.ListArtifactsRequest(run_id=w.run, directory="a//b"),
+        INVALID,
+        "has an empty name",
+        {"penstock-field": "directory"},
+    ),
+    ("ListArtifacts", lambda w: ar.ListArtifactsRequest(run_id=w.run, page_size=50_001), INVALID, "page_size", {}),
+    ("ListArtifacts", lambda w: ar.ListArtifactsRequest(run_id=w.run, page_token="AAAA"), INVALID, "page_token", {}),
+    ("StatArtifact", lambda w: ar.StatArtifactRequest(run_id=w.run, path="fil"), MISSING, "artifact 'fil'", {}),
+    ("StatArtifact", lambda w: ar.StatArtifactRequest(run_id=w.run), INVALID, "path: must not be empty", {}),
+    ("DeleteArtifact", lambda w: ar.DeleteArtifactRequest(run_id=w.run, path="di"), MISSING, "artifact 'di'", {}),
+    ("DeleteArtifact", lambda w: ar.DeleteArtifactRequest(run_id=w.deleted_run, path="a"), STATE, DELETED, {}),
 ]

@@ -14,6 +14,7 @@ from penstock.columns import by_bytes
 from penstock.v1 import access_pb2, metrics_pb2, runs_pb2
 from penstock_server.model.access import Need, Permission, Resource
 from penstock_server.rpc import access
+from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
 from penstock_server.rpc.runs import RunService
@@ -132,13 +133,15 @@ def test_every_method_has_its_servicer() -> None:
         "ExperimentService": ExperimentService.__new__(ExperimentService),
         "RunService": RunService.__new__(RunService),
         "MetricService": MetricService.__new__(MetricService),
+        "ArtifactService": ArtifactService.__new__(ArtifactService),
     }
 
-    async def register(servicers: dict[str, Any]) -> None:
-        server = Server(1 << 20, shared=False)
+    async def register(servicers: dict[str, Any], *, artifacts_only: bool = False) -> None:
+        server = Server(1 << 20, shared=False, artifacts_only=artifacts_only)
         server.register(SimpleNamespace(), servicers)  # type: ignore[arg-type]
 
     asyncio.run(register(complete))
+    asyncio.run(register({"ArtifactService": complete["ArtifactService"]}, artifacts_only=True))
     with pytest.raises(AttributeError, match="create_experiment"):
         asyncio.run(register(complete | {"ExperimentService": SimpleNamespace()}))
     with pytest.raises(KeyError, match="RunService"):

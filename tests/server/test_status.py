@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from failing_calls import FAILURES, INVALID, MISSING, Failure, World, fail
 from writers import Conversation
 
+from penstock.v1 import artifacts_pb2 as ar
 from penstock.v1 import experiments_pb2 as ex
 from penstock.v1 import metrics_pb2 as me
 from penstock.v1 import runs_pb2 as ru
+from penstock.v1.artifacts_pb2_grpc import ArtifactServiceStub
 from penstock.v1.experiments_pb2_grpc import ExperimentServiceStub
 from penstock.v1.metrics_pb2_grpc import MetricServiceStub
 from penstock.v1.runs_pb2_grpc import RunServiceStub
@@ -21,7 +24,9 @@ from servers import ServerProcess
 
 
 @pytest.fixture(scope="module")
-def world(experiments: ExperimentServiceStub, runs: RunServiceStub, metrics: MetricServiceStub) -> World:
+def world(
+    channel: grpc.Channel, experiments: ExperimentServiceStub, runs: RunServiceStub, metrics: MetricServiceStub
+) -> World:
     def experiment(name: str) -> str:
         return experiments.CreateExperiment(ex.CreateExperimentRequest(name=name)).experiment.experiment_id
 
@@ -31,13 +36,15 @@ def world(experiments: ExperimentServiceStub, runs: RunServiceStub, metrics: Met
     made = World(experiment("status"), experiment("status deleted"), "status", run(params={"lr": "0.1"}), run())
     experiments.DeleteExperiment(ex.DeleteExperimentRequest(experiment_id=made.deleted_experiment))
     runs.DeleteRun(ru.DeleteRunRequest(run_id=made.deleted_run))
+    artifact = ar.UploadHeader(run_id=made.run, path="dir/file", sha256=hashlib.sha256().digest())
+    ArtifactServiceStub(channel).UploadArtifact(iter([ar.UploadArtifactRequest(header=artifact)]))
     metrics.LogBatch(me.LogBatchRequest(run_id=made.run, metrics=[me.Metric(name="there", value=1, step=1)]))
     return made
 
 
 @pytest.fixture(scope="module")
 def methods(channel: grpc.Channel) -> dict[str, Any]:
-    stubs = (ExperimentServiceStub(channel), RunServiceStub(channel), MetricServiceStub(channel))
+    stubs = [stub(channel) for stub in (ExperimentServiceStub, RunServiceStub, MetricServiceStub, ArtifactServiceStub)]
     return {name: method for stub in stubs for name, method in vars(stub).items()}
 
 
