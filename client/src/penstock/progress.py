@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from penstock.transfers import Bar, is_terminal, say
+from penstock.bars import Bar, is_terminal, say
 
 if TYPE_CHECKING:
     from penstock.outgoing.outgoing import Outgoing

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from penstock import sync as spools
+from penstock.bars import is_terminal, say, size_of
 from penstock.cli.tables import table
 from penstock.outgoing import box, left
 from penstock.spool import owner, places
 from penstock.spool.stored import Stored
-from penstock.transfers import is_terminal, say, size_of
 
 
 def sync(args: argparse.Namespace) -> int:

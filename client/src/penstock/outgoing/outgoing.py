@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.address import Address
+from penstock.bars import size_of
 from penstock.outgoing import snapshot
 from penstock.outgoing.box import Box, Entry
 from penstock.outgoing.courier import Courier
 from penstock.outgoing.way import GrpcWay
 from penstock.session import Pace
 from penstock.spool.retention import Limits
-from penstock.transfers import size_of
 
 _log = logging.getLogger("penstock")
 
