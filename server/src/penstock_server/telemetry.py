@@ -35,6 +35,9 @@ artifact_uploads = Counter(
 artifact_buffer_bytes = Gauge(
     "penstock_artifact_buffer_bytes", "Parts being gathered or stored.", multiprocess_mode="livesum"
 )
+artifact_removals = Counter(
+    "penstock_artifact_removals", "What was removed from the store.", ["kind"]
+)  # known: replaced, deleted, broken off; stray: an upload that only the store knew
 
 requests = Counter("penstock_requests", "Calls by method and status.", ["method", "status"])
 request_seconds = Histogram("penstock_request_seconds", "Unary calls.", ["method"], buckets=_SECONDS)

@@ -38,7 +38,7 @@ CREATE TABLE artifacts (
     path          text COLLATE "C" NOT NULL,       -- `/` sorts before what stands in names: a directory is a range
     workspace_id  integer NOT NULL,
     experiment_id bigint NOT NULL,
-    blob_id       uuid NOT NULL REFERENCES artifact_blobs,
+    blob_id       uuid NOT NULL,                   -- no foreign key: for each blob that goes, all artifacts would be read
     size          bigint NOT NULL,
     sha256        bytea NOT NULL,
     media_type    text NOT NULL,

@@ -1,0 +1,66 @@
+"""What is to be removed from the artifacts' store, in PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from penstock_server.model.artifacts import UploadId
+from penstock_server.postgres.database import Connection
+from penstock_server.postgres.uploads import DEAD_AFTER_MS
+
+_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something in the store that nobody needs. `token`: what the store calls its upload; None when it has none."""
+
+    id: UploadId
+    key: str
+    token: str | None
+
+
+# Nobody else takes them for a while; who fell while removing them leaves them to the next. An upload that is taken
+# here is written no more: its attempts need state 1. Of those that somebody writes, some are touched less often than
+# $1 may say.
+_TAKE = f"""
+UPDATE artifact_blobs b SET state = 3, live = false, touched_ms = {_NOW} + $2
+  FROM (SELECT id FROM artifact_blobs
+         WHERE state <> 2 AND touched_ms <= {_NOW}
+           AND (state = 3 OR touched_ms <= {_NOW} - CASE WHEN live THEN greatest($1, {DEAD_AFTER_MS}) ELSE $1 END)
+         ORDER BY touched_ms LIMIT $3 FOR UPDATE SKIP LOCKED) due
+ WHERE b.id = due.id RETURNING b.id, b.key, b.token
+"""  # noqa: S608  # only constants are put together
+
+
+async def take(conn: Connection, resume_ms: int, lease_ms: int, limit: int) -> list[Due]:
+    """What is to be removed, the longest due first, for the caller alone until `lease_ms` have passed.
+
+    Uploads that broke off are to be removed when there was no sign of life for `resume_ms`.
+    """
+    return [Due(*row) for row in await conn.fetch(_TAKE, resume_ms, lease_ms, limit)]
+
+
+_PUT_BACK = f"UPDATE artifact_blobs SET touched_ms = {_NOW} + $2 WHERE id = ANY($1) AND state = 3"  # noqa: S608
+
+
+async def put_back(conn: Connection, ids: Sequence[UploadId], wait_ms: int) -> None:
+    """What was taken and is still there: anybody may take it again after `wait_ms`."""
+    await conn.execute(_PUT_BACK, ids, wait_ms)
+
+
+_FORGET = "DELETE FROM artifact_blobs WHERE id = ANY($1) AND state = 3"
+
+
+async def forget(conn: Connection, ids: Sequence[UploadId]) -> None:
+    """The store has no more of these; their keys can be used again."""
+    await conn.execute(_FORGET, ids)
+
+
+_KNOWN = "SELECT token FROM artifact_blobs WHERE token = ANY($1)"
+
+
+async def known(conn: Connection, tokens: Collection[str]) -> set[str]:
+    """Those of these uploads in the store that have a row here. Looks through all rows."""
+    return {row[0] for row in await conn.fetch(_KNOWN, tokens)}
