@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from penstock import errors
+    from penstock.artifacts import Artifact
     from penstock.client import AsyncClient, Client
     from penstock.errors import PenstockError
     from penstock.experiments import Experiment, View
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActiveRun",
+    "Artifact",
     "AsyncClient",
     "Client",
     "Experiment",
@@ -50,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "ActiveRun": "tracking",
+    "Artifact": "artifacts",
     "AsyncClient": "client",
     "Client": "client",
     "Experiment": "experiments",

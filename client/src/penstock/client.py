@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
-from penstock import experiments, forks, metrics, runs
-from penstock.address import parse_address
-from penstock.calls import Call, Flow, Listing, Request
+from penstock import artifacts, downloads, experiments, forks, metrics, runs, uploads
+from penstock.address import Address, artifacts_address, parse_address
+from penstock.calls import ARTIFACTS, Call, Flow, Listing, Request
 from penstock.errors import FailedPrecondition, PenstockError, from_status
 from penstock.relay import RelayedStream
-from penstock.transport import Broken
+from penstock.transfers import Transfer
+from penstock.transport import Broken, Channels
+from penstock.wire import Wire
 
 T = TypeVar("T")
 
 _TIMEOUT = 30.0
 _STREAM_TIMEOUT = 600.0
+_ARTIFACTS = f"/{ARTIFACTS.full_name}/"
 
 
 class _Calls:
@@ -53,17 +56,39 @@ class _Calls:
     metric_series = Call(metrics.metric_series)
     metric_summaries = Call(metrics.metric_summaries)
 
-    def __init__(self, url: str | None = None, *, workspace: str | None = None, timeout: float = _TIMEOUT) -> None:
-        """`url` None is PENSTOCK_URL, or else localhost:50051; `timeout` is of each request, in seconds."""
+    list_artifacts = Call(artifacts.list_artifacts)
+    stat_artifact = Call(artifacts.stat_artifact)
+    delete_artifact = Call(artifacts.delete_artifact)
+    read_artifact = Transfer(downloads.read_artifact)
+    download_artifacts = Transfer(downloads.download_artifacts)
+    upload_artifact = Transfer(uploads.upload_artifact)
+    upload_artifacts = Transfer(uploads.upload_artifacts)
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        workspace: str | None = None,
+        timeout: float = _TIMEOUT,
+        artifacts_url: str | None = None,
+    ) -> None:
+        """`url` None is PENSTOCK_URL, or else localhost:50051; `timeout` is of each request, in seconds.
+
+        `artifacts_url` None is PENSTOCK_ARTIFACTS_URL, or else the same server.
+        """
         self._address = parse_address(url, workspace)
+        self._artifacts = artifacts_address(self._address, artifacts_url)
         self._timeout = timeout
+
+    def _at(self, request: Request) -> Address:
+        return self._artifacts if request.path.startswith(_ARTIFACTS) else self._address
 
     def _deadline(self, request: Request) -> float:
         return max(self._timeout, _STREAM_TIMEOUT) if request.streams else self._timeout
 
-    def _error(self, error: grpc.RpcError) -> PenstockError:
+    def _error(self, error: grpc.RpcError, request: Request) -> PenstockError:
         trailing = error.trailing_metadata() or ()
-        return from_status(error.code(), error.details() or "", tuple(trailing), self._address.target)
+        return from_status(error.code(), error.details() or "", tuple(trailing), self._at(request).target)
 
     def __repr__(self) -> str:
         return f"<penstock {type(self).__name__} of {self._address.target}>"
@@ -72,14 +97,21 @@ class _Calls:
 class Client(_Calls):
     """The blocking client. Threads may share it. Connects with the first call; methods raise what `errors` tells."""
 
-    _channel: grpc.Channel | None = None
-    _pid = 0
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        workspace: str | None = None,
+        timeout: float = _TIMEOUT,
+        artifacts_url: str | None = None,
+    ) -> None:
+        super().__init__(url, workspace=workspace, timeout=timeout, artifacts_url=artifacts_url)
+        self._channels = Channels()
+        self._wire = Wire(self._artifacts, timeout, channels=self._channels)
 
     def close(self) -> None:
         """Let go of the connection. The next call makes another."""
-        if self._channel is not None and self._pid == os.getpid():
-            self._channel.close()
-        self._channel = None
+        self._channels.close()
 
     def __enter__(self) -> Self:
         return self
@@ -89,10 +121,8 @@ class Client(_Calls):
     ) -> None:
         self.close()
 
-    def _open(self) -> grpc.Channel:
-        if self._channel is None or self._pid != os.getpid():
-            self._channel, self._pid = forks.watch(self._address.channel()), os.getpid()
-        return self._channel
+    def _transfer(self, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        return work(self._wire, *args, **kwargs)
 
     def _carry(self, flow: Flow[T]) -> T:
         try:
@@ -103,13 +133,13 @@ class Client(_Calls):
             result: T = done.value
             return result
         except grpc.RpcError as error:
-            raise self._error(error) from error
+            raise self._error(error, request) from error
 
     def _ask(self, request: Request) -> Any:
         if not forks.use_grpc():
             answers = list(self._relay(request, self._deadline(request)))
             return answers if request.streams else answers[0]
-        channel = self._open()
+        channel = self._channels.to(self._at(request))
         kind = channel.unary_stream if request.streams else channel.unary_unary
         call = kind(
             request.path,
@@ -123,7 +153,7 @@ class Client(_Calls):
         if not forks.use_grpc():
             yield from map(make, self._relay(request, None))
             return
-        call = self._open().unary_stream(
+        call = self._channels.to(self._at(request)).unary_stream(
             request.path,
             request_serializer=type(request.message).SerializeToString,
             response_deserializer=request.answer.FromString,
@@ -132,7 +162,7 @@ class Client(_Calls):
             for message in call:
                 yield make(message)
         except grpc.RpcError as error:
-            raise self._error(error) from error
+            raise self._error(error, request) from error
         finally:
             call.cancel()
 
@@ -140,10 +170,10 @@ class Client(_Calls):
         """In a forked child, by way of a process of its own: slow, and sound."""
         sent = [request.message.SerializeToString()]
         try:
-            with RelayedStream(self._address, request.path, sent, timeout) as answers:
+            with RelayedStream(self._at(request), request.path, sent, timeout) as answers:
                 yield from map(request.answer.FromString, answers)
         except Broken as error:
-            raise from_status(error.code, error.details, error.metadata, self._address.target) from error
+            raise from_status(error.code, error.details, error.metadata, self._at(request).target) from error
 
 
 class AsyncClient(_Calls):
@@ -152,14 +182,28 @@ class AsyncClient(_Calls):
     In another event loop, that of a second `asyncio.run` say, it connects anew; two loops at once need two clients.
     """
 
-    _channel: grpc.aio.Channel | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        workspace: str | None = None,
+        timeout: float = _TIMEOUT,
+        artifacts_url: str | None = None,
+    ) -> None:
+        """As of `Client`."""
+        super().__init__(url, workspace=workspace, timeout=timeout, artifacts_url=artifacts_url)
+        self._channels: dict[Address, grpc.aio.Channel] = {}
+        self._wire = Wire(self._artifacts, timeout)
 
     async def close(self) -> None:
         """Let go of the connection. The next call makes another."""
-        channel, self._channel = self._channel, None
-        if channel is not None and self._loop is asyncio.get_running_loop():
-            await channel.close()
+        channels, self._channels = self._channels, {}
+        self._wire.close()
+        if self._loop is asyncio.get_running_loop():
+            for channel in channels.values():
+                await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,16 +213,28 @@ class AsyncClient(_Calls):
     ) -> None:
         await self.close()
 
-    def _open(self) -> grpc.aio.Channel:
+    async def _transfer(self, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        # In a thread, over a channel that is not asyncio's: reading, writing and hashing files blocks anyhow, and what
+        # a loop would gain is less than what its own steps between chunks of bytes would cost it.
+        stop = kwargs["stop"] = kwargs.get("stop") or threading.Event()
+        try:
+            return await asyncio.to_thread(work, self._wire, *args, **kwargs)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    def _open(self, address: Address) -> grpc.aio.Channel:
         if not forks.use_grpc():
             raise FailedPrecondition(
                 "this process was forked from one that uses gRPC, which does not live through that; "
                 "use penstock.Client here, or let multiprocessing spawn"
             )
         loop = asyncio.get_running_loop()
-        if self._channel is None or self._loop is not loop:  # a channel lives and dies with its loop
-            self._channel, self._loop = self._address.async_channel(), loop
-        return self._channel
+        if self._loop is not loop:  # a channel lives and dies with its loop
+            self._channels, self._loop = {}, loop
+        if address not in self._channels:
+            self._channels[address] = address.async_channel()
+        return self._channels[address]
 
     async def _carry(self, flow: Flow[T]) -> T:
         try:
@@ -189,10 +245,10 @@ class AsyncClient(_Calls):
             result: T = done.value
             return result
         except grpc.RpcError as error:
-            raise self._error(error) from error
+            raise self._error(error, request) from error
 
     async def _ask(self, request: Request) -> Any:
-        channel = self._open()
+        channel = self._open(self._at(request))
         kind = channel.unary_stream if request.streams else channel.unary_unary
         call = kind(
             request.path,
@@ -202,7 +258,7 @@ class AsyncClient(_Calls):
         return [message async for message in call] if request.streams else await call
 
     async def _listen(self, request: Request, make: Callable[[Any], T]) -> AsyncIterator[T]:
-        call = self._open().unary_stream(
+        call = self._open(self._at(request)).unary_stream(
             request.path,
             request_serializer=type(request.message).SerializeToString,
             response_deserializer=request.answer.FromString,
@@ -211,6 +267,6 @@ class AsyncClient(_Calls):
             async for message in call:
                 yield make(message)
         except grpc.RpcError as error:
-            raise self._error(error) from error
+            raise self._error(error, request) from error
         finally:
             call.cancel()

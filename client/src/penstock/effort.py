@@ -6,9 +6,11 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Retryable
 
+T = TypeVar("T")
 Progress = Callable[[int], None]
 
 PATIENCE = 60.0  # seconds
@@ -60,6 +62,21 @@ class Effort:
     def advanced(self) -> None:
         """Something is done for good: patience begins anew."""
         self._failing_since = None
+
+    def persist(self, work: Callable[[], T], over: type[Retryable] | tuple[()] = ()) -> T:
+        """What `work` returns, tried again while it raises Retryable, but not `over`. Raises Stopped, too."""
+        tries = 0
+        while True:
+            self.check()
+            try:
+                return work()
+            except over:
+                raise
+            except Retryable as error:
+                self.check()  # that may be why
+                failed = error.with_traceback(None)
+            tries += 1
+            self.pause(failed, tries)
 
     def pause(self, error: PenstockError, tries: int) -> None:
         """Before it is tried again, for the `tries`-th time. Raises `error` when there is no patience left; Stopped."""

@@ -5,6 +5,7 @@ Messages are bytes here; what they say is not this module's business.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
@@ -56,6 +57,30 @@ class Stream(Protocol):
 
     def cancel(self) -> None:
         """End it, from any thread; whoever iterates gets Broken."""
+
+
+class Channels:
+    """To the servers that are called, one each, shared by all threads. No lock: a fork might find it taken."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[int, Address], grpc.Channel] = {}
+
+    def to(self, address: Address) -> grpc.Channel:
+        """Connects with its first call."""
+        key = (os.getpid(), address)
+        channel = self._open.get(key)
+        if channel is None:
+            made = forks.watch(address.channel())
+            channel = self._open.setdefault(key, made)
+            if channel is not made:
+                made.close()
+        return channel
+
+    def close(self) -> None:
+        """Let go of the connections, and cut off what is under way. The next call makes others."""
+        for key in list(self._open):
+            if key[0] == os.getpid():
+                self._open.pop(key).close()
 
 
 class CallStream:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from penstock import direct
 from penstock.artifacts import Artifact, artifact_of
 from penstock.effort import PATIENCE, Effort, Progress
-from penstock.errors import NotFound, PenstockError, Retryable, ServerError, TransferFailed, UploadGone
+from penstock.errors import NotFound, PenstockError, ServerError, TransferFailed, UploadGone
 from penstock.parallel import in_parallel
 from penstock.paths import artifact_directory, artifact_path
 from penstock.sources import Source
@@ -165,8 +167,7 @@ class _Upload:
         self._media_type = media_type
         self._effort = effort
         self._looked = False  # at what is there already
-        self._route = pb.ARTIFACT_ROUTE_UNSPECIFIED
-        self._gone = False  # another goes on with the upload that there was
+        self._upload_id = ""  # of our own, to be gone on with
         self._stored = 0  # bytes that the server had at the best of times
         self._trouble: Exception | None = None  # while the file was read
         self._done = 0  # bytes told as progress
@@ -174,21 +175,14 @@ class _Upload:
 
     def work(self) -> Artifact:
         """Try it until it is there."""
-        tries = 0
-        while True:
-            self._effort.check()
-            try:
-                artifact = self._small() if self._source.size <= CHUNK else self._large()
-            except Retryable as error:
-                self._gone = isinstance(error, UploadGone)
-                failed = error.with_traceback(None)
-            else:
-                self._progress(self._source.size)
-                self._effort.advanced()
-                return artifact
-            tries += 1
-            self._progress(0)
-            self._effort.pause(failed, tries)
+        artifact = self._effort.persist(self._try)
+        self._progress(self._source.size)
+        self._effort.advanced()
+        return artifact
+
+    def _try(self) -> Artifact:
+        self._progress(0)
+        return self._small() if self._source.size <= CHUNK else self._large()
 
     def _progress(self, done: int) -> None:
         with self._lock:
@@ -224,22 +218,23 @@ class _Upload:
             if self._same_size():
                 self._source.digest()
             self._looked = True
-        if self._gone and self._route == pb.ARTIFACT_ROUTE_SERVER:
-            return self._send("", 0)  # one that nobody else has found
         message = pb.BeginUploadRequest(
             run_id=self._run_id,
             path=self._path,
             size=self._source.size,
             sha256=self._known(),
             media_type=self._media_type,
+            upload_id=self._upload_id,
         )
         begun = self._wire.ask("BeginUpload", message)
         if not begun.upload_id:
             return artifact_of(begun.artifact)
-        self._route = begun.route
         match begun.route:
             case pb.ARTIFACT_ROUTE_SERVER:
+                self._upload_id = begun.upload_id
                 return self._send(begun.upload_id, self._agreed(begun))
+            case pb.ARTIFACT_ROUTE_SIGNED | pb.ARTIFACT_ROUTE_FILE:
+                return self._straight(begun)
         raise ServerError(f"the server names a way for the bytes (route {begun.route}) that this client does not know")
 
     def _same_size(self) -> bool:
@@ -311,3 +306,25 @@ class _Upload:
             yield held
         stream.moved(STALL + self._source.size / _READ_BACK)
         yield pb.UploadArtifactRequest(trailer=pb.UploadTrailer(sha256=self._source.digest())).SerializeToString()
+
+    def _straight(self, begun: pb.BeginUploadResponse) -> Artifact:
+        """To the store itself; the server hears of it when all is there."""
+        upload = {"run_id": self._run_id, "upload_id": begun.upload_id}
+        try:
+            if begun.route == pb.ARTIFACT_ROUTE_FILE:
+                direct.write_file(begun.file_uri, self._source, self._effort, self._progress)
+                parts = []
+            else:
+                signed = direct.SignedParts(self._wire, self._run_id, begun, self._source, self._effort, self._progress)
+                parts = signed.put()
+            self._source.check()
+            complete = pb.CompleteUploadRequest(**upload, sha256=self._source.digest(), parts=parts)
+            patience = STALL + self._source.size / _READ_BACK
+            answer = self._effort.persist(lambda: self._wire.ask("CompleteUpload", complete, patience), UploadGone)
+        except UploadGone:
+            raise
+        except BaseException:
+            with suppress(PenstockError):  # else it is swept up in a day
+                self._wire.ask("AbortUpload", pb.AbortUploadRequest(**upload))
+            raise
+        return artifact_of(answer.artifact)

@@ -5,21 +5,22 @@ Streams carry bytes as they are: of a chunk no message object is made.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from penstock import forks
 from penstock.address import Address
-from penstock.calls import ARTIFACTS, request
+from penstock.calls import ARTIFACTS, Flow, request
 from penstock.errors import PenstockError, TimedOut, Unavailable, from_status
 from penstock.relay import RelayedStream
-from penstock.transport import Broken, CallStream, Stream, broken_by
+from penstock.transport import Broken, CallStream, Channels, Stream, broken_by
+
+T = TypeVar("T")
 
 # Of a message: the least that a server can be set to take is 1 MiB, and a header has a path, too.
 CHUNK = (1 << 20) - (4 << 10)
@@ -39,20 +40,17 @@ class Wire:
         address: Address,
         timeout: float = _TIMEOUT,
         *,
-        channel: Callable[[], grpc.Channel] | None = None,
+        channels: Channels | None = None,
         beside_forks: bool = False,
     ) -> None:
-        """`channel` gives one that others use, too. `timeout` is of each single request, in seconds.
+        """`channels` are shared with others, who close them. `timeout` is of each single request, in seconds.
 
-        With `beside_forks` the process may be forked by other threads while this one transfers something.
+        With `beside_forks` the process may be forked by other threads while something is under way.
         """
         self.address = address
         self._timeout = timeout
-        self._given = channel
+        self._channels = channels or Channels()
         self._allowed = forks.may_stream if beside_forks else forks.use_grpc
-        self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
-        self._pid = 0
 
     def ask(self, method: str, message: Message, timeout: float | None = None) -> Any:
         """One request, one answer."""
@@ -66,7 +64,9 @@ class Wire:
             if not self._allowed():
                 with RelayedStream(self.address, path, [message], timeout) as answers:
                     return next(iter(answers))
-            call = self._open().unary_unary(path, request_serializer=None, response_deserializer=None)
+            call = self._channels.to(self.address).unary_unary(
+                path, request_serializer=None, response_deserializer=None
+            )
             try:
                 answer: bytes = call(message, timeout=timeout, metadata=self.address.metadata)
             except grpc.RpcError as error:
@@ -77,21 +77,42 @@ class Wire:
             broken = error.with_traceback(None)
         raise self.error(broken)
 
+    def carry(self, flow: Flow[T]) -> T:
+        """A call as `calls` describes it."""
+        try:
+            asked = next(flow)
+            while True:
+                asked = flow.send(self.ask(asked.path.rpartition("/")[2], asked.message))
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
     def send(self, method: str, messages: Iterable[bytes]) -> Stream:
         """A stream of requests. No deadline: see Watched."""
         path = _path(method)
         if not self._allowed():
             return RelayedStream(self.address, path, messages)
-        call = self._open().stream_stream(path, request_serializer=None, response_deserializer=None)
+        call = self._channels.to(self.address).stream_stream(path, request_serializer=None, response_deserializer=None)
         return CallStream(call(iter(messages), metadata=self.address.metadata))
 
-    def receive(self, method: str, message: Message) -> Stream:
-        """A stream of answers. No deadline: see Watched."""
+    def receive(self, method: str, message: Message, timeout: float | None = None) -> Stream:
+        """A stream of answers. `timeout` is of the whole; without one, see Watched."""
         path, raw = _path(method), message.SerializeToString()
         if not self._allowed():
-            return RelayedStream(self.address, path, [raw])
-        call = self._open().unary_stream(path, request_serializer=None, response_deserializer=None)
-        return CallStream(call(raw, metadata=self.address.metadata))
+            return RelayedStream(self.address, path, [raw], timeout)
+        call = self._channels.to(self.address).unary_stream(path, request_serializer=None, response_deserializer=None)
+        return CallStream(call(raw, timeout=timeout, metadata=self.address.metadata))
+
+    def answers(self, method: str, message: Message, timeout: float) -> Iterator[bytes]:
+        """What a stream of answers brings, where it is short."""
+        try:
+            with self.receive(method, message, timeout) as stream:
+                yield from stream
+        except Broken as error:
+            broken = error.with_traceback(None)
+        else:
+            return
+        raise self.error(broken)
 
     def error(self, broken: Broken) -> PenstockError:
         """What a call's end tells."""
@@ -100,19 +121,8 @@ class Wire:
         return from_status(broken.code, broken.details, broken.metadata, self.address.target)
 
     def close(self) -> None:
-        """Let go of the connection. The next call makes another."""
-        with self._lock:
-            channel, self._channel = self._channel, None
-            if channel is not None and self._pid == os.getpid():
-                channel.close()
-
-    def _open(self) -> grpc.Channel:
-        if self._given is not None:
-            return self._given()
-        with self._lock:
-            if self._channel is None or self._pid != os.getpid():
-                self._channel, self._pid = forks.watch(self.address.channel()), os.getpid()
-            return self._channel
+        """Let go of the connection, and cut off what is under way. The next call makes another."""
+        self._channels.close()
 
 
 class Watched:

@@ -1,0 +1,276 @@
+"""Straight to the artifacts' store and back, where the server says so: by HTTP, to addresses that it has signed, for
+which no credentials are needed here; or by files that client and server share.
+
+An address is as good as a credential while it lasts: none is ever told in an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from penstock.effort import Effort
+from penstock.errors import Changed, FailedPrecondition, PenstockError, ServerError, Unavailable, UploadGone
+from penstock.parallel import in_parallel
+from penstock.sources import Source
+from penstock.v1 import artifacts_pb2 as pb
+from penstock.wire import CHUNK, Wire
+
+_PARTS = 4  # at once, of one file
+_SIGNED = 100  # addresses asked for at once
+_TIMEOUT = 60.0  # seconds for a connection, and between two signs of life
+_MESSAGE_BYTES = 4_000
+_SOON = frozenset((408, 429, 500, 502, 503, 504))
+_DAMAGED = frozenset(("BadDigest", "InvalidDigest", "IncompleteBody", "RequestTimeout"))
+
+# Parts that are in memory, of all uploads of this process: 16 MiB each at most.
+_ROOM = 8
+_room = threading.BoundedSemaphore(_ROOM)
+
+
+def _in_child() -> None:
+    global _room  # noqa: PLW0603  its own: the parent's uploads are not here
+    _room = threading.BoundedSemaphore(_ROOM)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+class Expired(PenstockError):
+    """An address that was signed is not good, or no longer."""
+
+
+class Http:
+    """To the store. Connections are used again. Raises Unavailable, Expired, and what else `_refusal` tells."""
+
+    def __init__(self) -> None:
+        self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+
+    def put(self, url: str, data: bytes) -> str:
+        """Sends a part. Returns its ETag."""
+        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+        where, connection, response = self._ask("PUT", url, {"Content-MD5": md5}, data)
+        try:
+            body = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _away(where, error) from None
+        self._keep(where, connection, response)
+        if response.status != http.client.OK:
+            raise _refusal(where, response.status, body)
+        return response.headers.get("ETag", "")
+
+    def get(self, url: str, start: int, length: int) -> Iterator[bytes]:
+        """A range of an object, in chunks."""
+        wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+        where, connection, response = self._ask("GET", url, wanted)
+        try:
+            if response.status != http.client.PARTIAL_CONTENT:
+                body = response.read(_MESSAGE_BYTES)
+                connection.close()
+                raise _refusal(where, response.status, body)
+            while data := response.read(CHUNK):
+                yield data
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _away(where, error) from None
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(where, connection, response)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for connections in self._idle.values():
+            while connections:
+                connections.pop().close()
+
+    def _ask(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+    ) -> tuple[SplitResult, http.client.HTTPConnection, http.client.HTTPResponse]:
+        where = urlsplit(url)
+        try:
+            connection = self._idle.setdefault((where.scheme, where.netloc), []).pop()
+        except IndexError:
+            connection = _connection(where)
+        try:
+            connection.request(method, f"{where.path or '/'}?{where.query}", body, headers)
+            return where, connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise _away(where, error) from None
+
+    def _keep(
+        self, where: SplitResult, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        if response.will_close or not response.isclosed():
+            connection.close()
+        else:
+            self._idle[where.scheme, where.netloc].append(connection)
+
+
+def _connection(where: SplitResult) -> http.client.HTTPConnection:
+    match where.scheme:
+        case "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(where.netloc, timeout=_TIMEOUT, context=context)
+        case "http":
+            return http.client.HTTPConnection(where.netloc, timeout=_TIMEOUT)
+    raise ServerError(f"the server names an address of the artifacts' store that is none of HTTP ({where.scheme}:)")
+
+
+def _away(where: SplitResult, error: Exception) -> PenstockError:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return FailedPrecondition(
+            f"the artifacts' store at {where.netloc} is not trusted ({error.verify_message}); "
+            "set SSL_CERT_FILE to the certificates that vouch for it"
+        )
+    told = str(error) or type(error).__name__
+    return Unavailable(f"the artifacts' store at {where.netloc} cannot be reached from here ({told})")
+
+
+def _refusal(where: SplitResult, status: int, body: bytes) -> PenstockError:
+    text = body[:_MESSAGE_BYTES].decode(errors="replace")
+    code, message = (
+        found[1] if (found := re.search(f"<{name}>([^<]*)</{name}>", text)) else "" for name in ("Code", "Message")
+    )
+    told = f"the artifacts' store at {where.netloc} answers {status} {code} {message}".rstrip()
+    if status in _SOON or code in _DAMAGED:
+        return Unavailable(told)
+    if status == http.client.FORBIDDEN:
+        return Expired(told)
+    if code == "NoSuchUpload":
+        return UploadGone(told)
+    if status in (http.client.NOT_FOUND, http.client.REQUESTED_RANGE_NOT_SATISFIABLE):
+        return Changed(told)
+    return FailedPrecondition(told)
+
+
+class SignedParts:
+    """One file on its way to the store, in parts, a few at once."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        run_id: str,
+        begun: pb.BeginUploadResponse,
+        source: Source,
+        effort: Effort,
+        progress: Callable[[int], None],
+    ) -> None:
+        """`progress` is told how many bytes are there."""
+        self._wire = wire
+        self._run_id = run_id
+        self._upload_id = begun.upload_id
+        self._part_bytes = begun.part_bytes
+        self._source = source
+        self._effort = effort
+        self._progress = progress
+        self._http = Http()
+        self._lock = threading.Lock()
+        self._urls: dict[int, str] = {}
+        self._count = -(-source.size // begun.part_bytes)
+        self._sent = 0
+
+    def put(self) -> list[pb.CompleteUploadRequest.Part]:
+        """Send all. What the store has answered, in turn. Raises UploadGone, FailedPrecondition, and as `Effort`."""
+        try:
+            parts = in_parallel(self._put, self._parts(), min(_PARTS, self._count), self._effort)
+        finally:
+            self._http.close()
+        return sorted(parts, key=lambda part: part.number)
+
+    def _parts(self) -> Iterator[tuple[int, bytes]]:
+        """In turn, each when there is room for it."""
+        for number in range(1, self._count + 1):
+            while not _room.acquire(timeout=0.2):
+                self._effort.check()
+            try:
+                start = (number - 1) * self._part_bytes
+                data = self._source.read(start, min(self._part_bytes, self._source.size - start))
+            except BaseException:
+                _room.release()
+                raise
+            yield number, data
+
+    def _put(self, part: tuple[int, bytes]) -> pb.CompleteUploadRequest.Part:
+        number, data = part
+        try:
+            etag = self._effort.persist(lambda: self._try(number, data), over=UploadGone)
+        finally:
+            _room.release()
+        self._effort.advanced()
+        with self._lock:
+            self._sent += len(data)
+            self._progress(self._sent)
+        return pb.CompleteUploadRequest.Part(number=number, etag=etag)
+
+    def _try(self, number: int, data: bytes) -> str:
+        url = self._url(number, "")
+        try:
+            return self._http.put(url, data)
+        except Expired:
+            url = self._url(number, url)
+        try:
+            return self._http.put(url, data)
+        except Expired as error:  # as fresh as it can be
+            raise FailedPrecondition(str(error)) from None
+
+    def _url(self, number: int, stale: str) -> str:
+        """Where a part goes. Signs those that follow, too."""
+        with self._lock:
+            if self._urls.get(number, "") == stale:
+                count = min(_SIGNED, self._count - number + 1)
+                message = pb.SignUploadPartsRequest(
+                    run_id=self._run_id, upload_id=self._upload_id, first=number, count=count
+                )
+                urls = self._wire.ask("SignUploadParts", message).urls
+                self._urls.update(enumerate(urls, number))
+            return self._urls[number]
+
+
+def path_of(uri: str) -> Path:
+    """The file that a file: URI names, on this machine. Raises ServerError."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path)
+    if parts.scheme != "file" or not path:
+        raise ServerError("the server names a file for the bytes that is none")
+    if parts.netloc and parts.netloc != "localhost":
+        return Path(f"//{parts.netloc}{path}")
+    return Path(path[1:] if os.name == "nt" and path[2:3] == ":" else path)
+
+
+def write_file(uri: str, source: Source, effort: Effort, progress: Callable[[int], None]) -> None:
+    """Write all of it to the file that the server has made for it, and wait for the disk.
+
+    `progress` is told how many bytes are there. Raises FailedPrecondition when that file is not to be had here.
+    """
+    path = path_of(uri)
+    try:
+        file = path.open("r+b", buffering=0)
+    except OSError as error:
+        raise FailedPrecondition(
+            f"the server wants artifacts to be written to {str(path.parent)!r} directly, which does not work from here "
+            f"({error.strerror}): mount that directory on this machine so that this user may write there, "
+            "or set the server to artifacts_mode = proxied"
+        ) from None
+    with file:
+        file.truncate()
+        done = 0
+        for chunk in source.chunks():
+            effort.check()
+            view = memoryview(chunk)
+            while view:
+                view = view[file.write(view) :]
+            done += len(chunk)
+            progress(done)
+        os.fsync(file.fileno())

@@ -1,0 +1,163 @@
+"""The file that a download is written to until it is whole: its bytes, and behind them how far each range has come.
+
+It lies beside its target, so that it can be moved there at once, and whoever downloads the same file to the same place
+goes on with it. Nothing is synced: after a loss of power it may say more than there is, and then the digest tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import threading
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from penstock.wire import CHUNK
+
+if os.name == "nt":
+    _LOCKS = False  # and what others have open is not moved
+else:
+    import fcntl
+
+    _LOCKS = True
+
+_MAGIC = b"penstock part 1\n"
+_MARK = struct.Struct("<Q")
+_SUFFIX = ".penstock-part"
+_NAME_LIMIT = 255
+
+
+class Partial:
+    """A context. Each range is written by one thread at a time."""
+
+    def __init__(self, target: Path, size: int, sha256: bytes, range_bytes: int) -> None:
+        """Opens what there is of this very file, or makes an empty one. Raises OSError."""
+        self._target = target
+        self._size = size
+        self.range_bytes = range_bytes
+        self.done = [0] * -(-size // range_bytes)  # bytes of each range that are there
+        self._head = _MAGIC + sha256 + _MARK.pack(range_bytes)
+        self._lock = threading.Lock()
+        self._hash = hashlib.sha256()
+        self._hashed = 0
+        self._hashing = threading.Lock()
+        found = _open(name_for(target))
+        self._path, self._file = found or _alone(target)  # another downloads it, too: each for himself then
+        self._recall()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def length(self, number: int) -> int:
+        """Of a range, in bytes; its first byte is at `number * range_bytes`."""
+        return min(self.range_bytes, self._size - number * self.range_bytes)
+
+    def write(self, number: int, data: bytes | memoryview) -> None:
+        """The bytes that come next in a range. Raises OSError."""
+        view = memoryview(data)
+        with self._lock:
+            self._file.seek(number * self.range_bytes + self.done[number])
+            while view:
+                view = view[self._file.write(view) :]
+            self.done[number] += len(data)
+            self._mark(number)
+
+    def hash_on(self) -> None:
+        """Hash what is there without gaps, unless another thread is at it."""
+        while self._hashing.acquire(blocking=False):
+            try:
+                step = min(CHUNK, self._gapless() - self._hashed)
+                if step <= 0:
+                    return
+                with self._lock:
+                    self._file.seek(self._hashed)
+                    data = self._file.read(step)
+                self._hash.update(data)
+                self._hashed += len(data)
+            finally:
+                self._hashing.release()
+
+    def digest(self) -> bytes:
+        """Of the whole, once all is there."""
+        self.hash_on()
+        return self._hash.digest()
+
+    def finish(self) -> None:
+        """Move it to its target. Raises OSError."""
+        self._file.truncate(self._size)
+        if not _LOCKS:
+            self._file.close()
+        self._path.replace(self._target)
+
+    def discard(self) -> None:
+        """It is not what it should be."""
+        self._file.truncate(0)
+        if not _LOCKS:
+            self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def _gapless(self) -> int:
+        for number, done in enumerate(self.done):
+            if done < self.length(number):
+                return number * self.range_bytes + done
+        return self._size
+
+    def _recall(self) -> None:
+        """How far it had come, when it is of the same bytes in the same ranges; else it is begun anew."""
+        tail = len(self._head) + len(self.done) * _MARK.size
+        if os.fstat(self._file.fileno()).st_size == self._size + tail:
+            self._file.seek(self._size)
+            data = self._file.read(tail)
+            if data.startswith(self._head):
+                marks = [mark for (mark,) in _MARK.iter_unpack(data[len(self._head) :])]
+                self.done = [min(mark, self.length(number)) for number, mark in enumerate(marks)]
+                return
+        self._file.truncate(0)
+        self._file.truncate(self._size + tail)
+        self._file.seek(self._size)
+        self._file.write(self._head)
+
+    def _mark(self, number: int) -> None:
+        self._file.seek(self._size + len(self._head) + number * _MARK.size)
+        self._file.write(_MARK.pack(self.done[number]))
+
+
+def name_for(target: Path, more: str = "") -> Path:
+    """Of the file beside `target`. Where that would be too long a name, a hash stands for it."""
+    name = f".{more}{target.name}{_SUFFIX}"
+    if len(os.fsencode(name)) > _NAME_LIMIT:
+        digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]
+        name = f".{more}{digest}{_SUFFIX}"
+    return target.with_name(name)
+
+
+def _alone(target: Path) -> tuple[Path, BinaryIO]:
+    found = _open(name_for(target, f"{os.urandom(8).hex()}-"))
+    if found is None:
+        raise OSError(f"a file with a random name beside {str(target)!r} is locked")
+    return found
+
+
+def _open(path: Path) -> tuple[Path, BinaryIO] | None:
+    """With a lock, where there are such; None when another has it."""
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
+        if not _LOCKS:
+            return path, file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:
+            return path, file  # a file system without locks
+        try:
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return path, file
+        except FileNotFoundError:
+            pass
+        file.close()  # it was whole, and moved, just now
