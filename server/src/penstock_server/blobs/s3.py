@@ -57,7 +57,7 @@ class S3Store:
         """Makes ready, and calls nobody yet. Raises StoreRefused when there is something wrong on our side."""
         config = AioConfig(
             signature_version="s3v4",
-            s3={"addressing_style": options.addressing},
+            s3={"addressing_style": _addressing(options)},
             retries={"mode": "standard", "total_max_attempts": options.attempts},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -206,17 +206,20 @@ class S3Store:
             return False  # where it is about more than this call, deleting one will say so
         for error in answer.get("Errors", ()):
             if error.get("Code") != "NoSuchKey":
-                said = Answer(error.get("Code", ""), 500, error.get("Message", ""))
+                said = Answer(error.get("Code", ""), 200, error.get("Message", ""))
                 raise meaning(said, self._root.bucket, error.get("Key", ""))
         return True
 
     async def begun(self) -> AsyncIterator[Begun]:
-        """By ListMultipartUploads: those of keys that we make. None where the store has no such call."""
+        """By ListMultipartUploads: those of keys that we make."""
         prefix = self._root.key("")
         more: dict[str, str] = {}
         while True:
-            with _translated(self._root, prefix):
-                answer = await self._client.list_multipart_uploads(Bucket=self._root.bucket, Prefix=prefix, **more)
+            try:
+                with _translated(self._root, prefix):
+                    answer = await self._client.list_multipart_uploads(Bucket=self._root.bucket, Prefix=prefix, **more)
+            except UploadGone:
+                return  # what rclone says where it has none at all
             for upload in answer.get("Uploads", ()):
                 key = upload["Key"].removeprefix(prefix)
                 if _OURS.match(key):
@@ -244,13 +247,20 @@ class S3Store:
         return {"Bucket": self._root.bucket, "Key": self._root.key(key)}
 
 
+def _addressing(options: S3Options) -> str:
+    """`auto` is botocore's: the path where an endpoint is given, whose bucket.host has a name seldom, else virtual.
+
+    Said outright for AWS, as it presigns an address of no region else, which answers with a redirect.
+    """
+    return "virtual" if options.addressing == "auto" and options.endpoint is None else options.addressing
+
+
 class _Body(Payload):
     """Bytes as the body of a request, sent as they lie in memory.
 
     botocore takes it for a stream that can be sent again, but for none that it could read: of such a one it would ask
     the store first whether it may come, and aiohttp would read it in threads, 64 KiB at a time.
-    Its digest is signed with it, so the store keeps nothing else: not what a broken line made of it, nor what
-    somebody wrote to the buffer after a cancelled call.
+    Its digest is signed with it, so that a store that looks at it (rclone does not) keeps nothing else.
     """
 
     def __init__(self, data: Bytes, sha256: str) -> None:
@@ -273,7 +283,8 @@ class _Body(Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         for start in range(0, len(self), MIB):
-            await writer.write(self._value[start : start + MIB])
+            # A copy: what a cancelled call has not sent yet goes out when its buffer has other bytes in it already.
+            await writer.write(bytes(self._value[start : start + MIB]))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self._value).decode(encoding, errors)

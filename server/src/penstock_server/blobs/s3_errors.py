@@ -22,6 +22,7 @@ _GRANT = (
     "grant it s3:ListBucket and s3:ListBucketMultipartUploads on the bucket, s3:GetObject, s3:PutObject, "
     "s3:DeleteObject and s3:AbortMultipartUpload on what is in it, and with SSE-KMS the use of the key"
 )
+_PASSING = ("InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown")
 _FULL_SECONDS = 30.0
 _BUSY_SECONDS = 2.0
 
@@ -73,9 +74,9 @@ def _by_status(answer: Answer, said: str, bucket: str) -> PenstockError:
         return StoreFull(f"the artifacts' store is full ({said})", _FULL_SECONDS)
     if answer.code.startswith("KMS."):
         return StoreRefused(f"the key of SSE-KMS cannot be used ({said})", "correct s3_kms_key, or enable the key")
-    if answer.status in (408, 429) or answer.status >= 500 or answer.code in ("SlowDown", "RequestTimeout"):
+    if answer.status in (408, 429) or answer.status >= 500 or answer.code in _PASSING:
         return Unavailable(f"the artifacts' store does not manage at present ({said})", _BUSY_SECONDS)
-    if answer.status == 403:
+    if answer.status == 403 or answer.code == "AccessDenied":
         return StoreRefused(f"we may not do this in bucket {bucket!r} ({said})", _GRANT)
     return StoreRefused(f"it answered {said}", "see what its documentation says of that")
 
