@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import uvloop
 from front import Front, Reply, front, refusal
 
 from penstock_server.blobs import S3Options, Store, open_store
@@ -187,6 +188,37 @@ async def test_a_cancelled_read_gives_its_connection_back(server: S3Server) -> N
             assert not waiting.done()
             await chunks.aclose()  # type: ignore[attr-defined]
             assert await waiting == bytes(10)
+
+
+def test_a_cancelled_call_sends_nothing_of_what_its_buffer_has_next() -> None:
+    async def main() -> None:
+        received = bytearray()
+        begun, cancelled, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            begun.set()
+            await cancelled.wait()
+            while data := await reader.read(MIB):
+                received.extend(data)
+            over.set()
+            writer.close()
+
+        listener = await asyncio.start_server(take, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with listener, opened(f"http://127.0.0.1:{port}") as store:
+            buffer = bytearray(b"\0" * 32 * MIB)
+            putting = asyncio.create_task(store.put(KEY, buffer, "text/plain"))
+            await begun.wait()
+            await asyncio.sleep(0.1)  # until the line is full: how full it is, it does not say
+            putting.cancel()
+            await asyncio.wait([putting])
+            buffer[:] = b"\1" * len(buffer)
+            cancelled.set()
+            await over.wait()
+        assert len(received) > MIB
+        assert b"\1" not in received
+
+    uvloop.run(main())  # as servers do: it keeps what is not sent, and copies nothing
 
 
 # A store that restarts, or is away.
