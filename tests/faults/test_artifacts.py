@@ -275,11 +275,11 @@ async def test_the_books_find_what_is_wrong(local: Scene, dsn: str) -> None:
         (f"{key}.more", b"x", "object"),
         (".uploads/x", b"x", "upload"),
     ):
-        (local.depot.root / path).parent.mkdir(exist_ok=True)
-        (local.depot.root / path).write_bytes(content)
+        (local.depot.place / path).parent.mkdir(exist_ok=True)
+        (local.depot.place / path).write_bytes(content)
         assert problem in "\n".join((await accounts(dsn, local.depot)).problems)
-        (local.depot.root / path).unlink()
-        (local.depot.root / key).write_bytes(good)
+        (local.depot.place / path).unlink()
+        (local.depot.place / key).write_bytes(good)
     assert (await accounts(dsn, local.depot)).problems == []
 
 

@@ -22,10 +22,14 @@ _UPLOADS = ".uploads/"  # where the local store gathers parts
 class Directory:
     """A directory of this machine."""
 
-    def __init__(self, root: Path) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        self.root = root
-        self.environment: dict[str, str] = {"PENSTOCK_ARTIFACTS_ROOT": root.as_uri()}
+    endpoint: str | None = None
+
+    def __init__(self, place: Path) -> None:
+        place.mkdir(parents=True, exist_ok=True)
+        self.place = place
+        self.root = place.as_uri()
+        self.credentials: dict[str, str] = {}
+        self.environment = {"PENSTOCK_ARTIFACTS_ROOT": self.root}
 
     def objects(self) -> Mapping[str, int]:
         """All files but those that are being gathered."""
@@ -37,11 +41,11 @@ class Directory:
 
     def read(self, key: str) -> bytes:
         """A file."""
-        return (self.root / key).read_bytes()
+        return (self.place / key).read_bytes()
 
     def _files(self) -> dict[str, int]:
-        files = (path for path in self.root.rglob("*") if path.is_symlink() or not path.is_dir())
-        return {str(path.relative_to(self.root)): path.lstat().st_size for path in files}
+        files = (path for path in self.place.rglob("*") if path.is_symlink() or not path.is_dir())
+        return {str(path.relative_to(self.place)): path.lstat().st_size for path in files}
 
 
 class Disk(Directory):
@@ -52,7 +56,7 @@ class Disk(Directory):
         made = ("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "none", str(place))
         if shutil.which("mount") is None or subprocess.run(made, capture_output=True, check=False).returncode:
             raise PermissionError("only who may mount has a disk to fill")
-        self._place = place
+        self._disk = place
         self._filler = place / "filler"
         super().__init__(place / "artifacts")
 
@@ -68,7 +72,7 @@ class Disk(Directory):
 
     def close(self) -> None:
         """Lets go of the disk."""
-        subprocess.run(("umount", "--lazy", str(self._place)), check=True)
+        subprocess.run(("umount", "--lazy", str(self._disk)), check=True)
 
 
 class Bucket:
@@ -77,6 +81,8 @@ class Bucket:
     def __init__(self, place: Path) -> None:
         self._server = S3Server(place).start()
         self.wire = Wire(f"127.0.0.1:{self._server.port}")
+        self.root, self.endpoint = self._server.root, self._server.endpoint
+        self.credentials = self._server.credentials
         self.environment = self._server.environment | {"PENSTOCK_S3_ENDPOINT": f"http://{self.wire.address}"}
         self._prefix = self._server.root.removeprefix(f"s3://{self._server.bucket}/") + "/"
         self._client: Any = botocore.session.get_session().create_client(
@@ -97,7 +103,9 @@ class Bucket:
     def begun(self) -> list[str]:
         """Uploads in parts that have no end."""
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._server.bucket)
-        return [f"{each['Key']} {each['UploadId']}" for page in pages for each in page.get("Uploads", ())]
+        with suppress(self._client.exceptions.NoSuchUpload):  # so rclone says that there never was one
+            return [f"{each['Key']} {each['UploadId']}" for page in pages for each in page.get("Uploads", ())]
+        return []
 
     def read(self, key: str) -> bytes:
         """An object."""

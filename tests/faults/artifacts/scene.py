@@ -162,7 +162,7 @@ class Scene:
         asyncio.run(sweep(self.dsn, self.depot))
         after = asyncio.run(accounts(self.dsn, self.depot))
         seen = [problem for onlooker in self._onlookers for problem in onlooker.problems]
-        problems = [*seen, *after.problems]
+        problems = [*seen, *before.wrong, *after.problems]
         problems += [
             f"{server.data_dir.name} had a bug:\n{line}"
             for server in self.servers

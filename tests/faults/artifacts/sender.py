@@ -35,6 +35,14 @@ class Pause:
     go: threading.Event = field(default_factory=threading.Event)
 
 
+class Cancelled(grpc.RpcError):
+    """The sender was told to break off."""
+
+    def code(self) -> grpc.StatusCode:
+        """As of other errors."""
+        return grpc.StatusCode.CANCELLED
+
+
 class Sender:
     """Of one file. `address` is asked for at each try: it may be another replica each time."""
 
@@ -134,6 +142,8 @@ class Sender:
         self._call = call
         try:
             return call.result().artifact
+        except grpc.FutureCancelledError:
+            raise Cancelled from None
         finally:
             self._call = None
             if pause is not None:
