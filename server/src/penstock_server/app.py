@@ -28,6 +28,7 @@ from penstock_server.core.experiments import Experiments
 from penstock_server.core.metrics import Metrics
 from penstock_server.core.runs import Runs
 from penstock_server.core.streams import Streams
+from penstock_server.core.sweep import Sweeper
 from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
@@ -178,9 +179,10 @@ async def _work(
         ingest = Ingest(db, settings.ingest_buffer_bytes)
         changes = Changes(db)
         runs = Runs(db, ingest.run_ended)
+        sweeper = Sweeper(db, store, round(settings.artifacts_resume_hours * 3_600_000))
         direct = settings.artifacts_mode == "direct"
-        artifacts = Artifacts(db, store, direct=direct, nudge=_nothing)
-        uploads = Uploads(db, store, direct=direct, nudge=_nothing)
+        artifacts = Artifacts(db, store, direct=direct, nudge=sweeper.nudge)
+        uploads = Uploads(db, store, direct=direct, nudge=sweeper.nudge)
         limit = settings.max_message_bytes
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
@@ -192,6 +194,7 @@ async def _work(
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
+                group.create_task(sweeper.run(), name="sweeper"),
             ]
             if not settings.artifacts_only:
                 background += [
@@ -209,10 +212,6 @@ async def _work(
     finally:
         await grpc_server.stop(0)
         await db.close()
-
-
-def _nothing() -> None:
-    pass
 
 
 async def _watch(
