@@ -154,6 +154,10 @@ class Uploads:
                 raise InvalidArgument("offset", f"{new.offset} is not the end of a part that is stored")
             await uploads.cut(conn, upload_id, len(kept))
         await self._end_live(upload_id, upload.attempt)
+        if not kept and upload.token is not None:
+            # From the beginning, and perhaps other bytes: some stores do not take another part of the same number.
+            await self._store.abort(upload.key, upload.token)
+            upload = replace(upload, token=None)
         return upload, kept
 
     async def _end_live(self, upload_id: UploadId, attempt: int) -> None:
@@ -161,8 +165,9 @@ class Uploads:
         while (live := self._live.get(upload_id)) is not None:
             if live.attempt > attempt:
                 raise UploadGone(upload_id.hex)
-            live.gone = True
-            live.task.cancel()
+            if not live.gone:
+                live.gone = True
+                live.task.cancel()
             await live.ended.wait()
 
     async def _receive(
@@ -204,8 +209,6 @@ class Uploads:
             raise _mismatch(upload)
         if receiving.lone is not None:
             await self._store.put(upload.key, receiving.lone, upload.media_type)
-            if upload.token is not None:
-                await self._store.abort(upload.key, upload.token)
         else:
             parts = [part for _, part in sorted(receiving.parts.items())]
             completed_before = await self._complete(upload, receiving.received, parts)

@@ -278,11 +278,14 @@ async def _parts(conn: Connection, upload_id: UploadId) -> list[Part]:
     return parts
 
 
-_CUT = "DELETE FROM artifact_parts WHERE blob_id = $1 AND number > $2"
+_CUT = """
+WITH anew AS (UPDATE artifact_blobs SET token = NULL WHERE id = $1 AND $2 = 0)
+DELETE FROM artifact_parts WHERE blob_id = $1 AND number > $2
+"""
 
 
 async def cut(conn: Connection, upload_id: UploadId, number: int) -> None:
-    """Forgets the parts after `number`: they come again."""
+    """Forgets the parts after `number`: they come again. Without any before, what the store calls it, too."""
     await conn.execute(_CUT, upload_id, number)
 
 
