@@ -25,6 +25,11 @@ def size_of(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
+def files_of(count: int, size: int) -> str:
+    """A number of files, and of the bytes in them."""
+    return f"{count:,} file{'s' * (count != 1)} with {size_of(size)}"
+
+
 def is_terminal() -> bool:
     """Whether what is shown on stderr can be overwritten."""
     try:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from penstock import sync as spools
-from penstock.bars import is_terminal, say, size_of
+from penstock.bars import files_of, is_terminal, say, size_of
 from penstock.cli.tables import table
 from penstock.outgoing import box, left
 from penstock.spool import owner, places
@@ -76,11 +76,9 @@ def _told_outcome(outcome: spools.Outcome) -> None:
 def _told_files(outcome: left.Outcome) -> None:
     """A line, as of records."""
     _progress("", 0, 0)
-    texts = [f"sent, {outcome.files:,} files with {size_of(outcome.bytes)}"] if outcome.files else []
+    texts = [f"sent, {files_of(outcome.files, outcome.bytes)}"] if outcome.files else []
     if outcome.left:
-        texts.append(
-            f"NOT sent: {outcome.left:,} files with {size_of(outcome.left_bytes)} are left in {outcome.directory}"
-        )
+        texts.append(f"NOT sent: {files_of(outcome.left, outcome.left_bytes)} left in {outcome.directory}")
     if outcome.problem:
         texts.append(f"BUT {outcome.problem}")
     _say(outcome.directory, "; ".join(texts))
@@ -157,7 +155,7 @@ def _records(directory: Path) -> str:
 def _files(directory: Path) -> list[str]:
     """Of a box: size, number, time of the last."""
     found, damaged = box.entries(directory)
-    told = f"{len(found):,} files" + (f", {len(damaged):,} damaged" if damaged else "")
+    told = f"{len(found):,} file{'s' * (len(found) != 1)}" + (f", {len(damaged):,} damaged" if damaged else "")
     return [size_of(sum(entry.size for entry in found)), told, _when(directory.stat().st_mtime)]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.address import Address
-from penstock.bars import size_of
+from penstock.bars import files_of
 from penstock.outgoing import snapshot
 from penstock.outgoing.box import Box, Entry
 from penstock.outgoing.courier import Courier
@@ -213,8 +213,7 @@ class Outgoing:
 
 def told(entries: list[Entry]) -> str:
     """How many files of how many bytes are …"""
-    size = size_of(sum(entry.size for entry in entries))
-    return f"1 file with {size} is" if len(entries) == 1 else f"{len(entries):,} files with {size} are"
+    return files_of(len(entries), sum(entry.size for entry in entries)) + (" is" if len(entries) == 1 else " are")
 
 
 def _reason(error: Exception) -> str:
