@@ -260,35 +260,23 @@ def test_the_next_run_sends_what_another_process_has_left(server: ServerProcess,
     assert stored(server, box.run_of(directory)) == {"a.txt": b"x"}
 
 
-def test_a_server_that_is_absent_and_comes_back(dsn: str, tmp_path: Path) -> None:
+def test_a_server_that_goes_away_and_comes_back(dsn: str, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "big").write_bytes(data)
     with ServerProcess(tmp_path / "data", dsn=dsn) as server:
         server.start().wait_ready()
-        server.stop()
         run = start(server)
-        data = os.urandom(3_000_000)
-        (tmp_path / "big").write_bytes(data)
+        for number in range(SOME):
+            run.log_text(str(number), f"{number}.txt")
+        eventually(lambda: run.unsent < SOME, DEADLINE)
+        server.kill()
         run.log_artifact(tmp_path / "big")
-        run.log_text("x", "a.txt")
-        began = time.monotonic()
         assert not run.finish(timeout=0.5)
-        assert time.monotonic() - began < DEADLINE
+        assert run.unsent
         server.start().wait_ready()
         assert run.finish(timeout=DEADLINE)
-        assert stored(server, run.id) == {"big": data, "a.txt": b"x"}
-        server_killed_while_files_are_sent(server)
-
-
-def server_killed_while_files_are_sent(server: ServerProcess) -> None:
-    run = start(server)
-    for number in range(SOME):
-        run.log_text(str(number), f"{number}.txt")
-        if number == SOME // 2:
-            eventually(lambda: run.unsent < SOME // 2, DEADLINE)
-            server.kill()
-            server.start()
-    server.wait_ready()
-    assert run.finish(timeout=DEADLINE)
-    assert stored(server, run.id) == {f"{number}.txt": str(number).encode() for number in range(SOME)}
+        texts = {f"{number}.txt": str(number).encode() for number in range(SOME)}
+        assert stored(server, run.id) == {"big": data} | texts
 
 
 def test_what_is_not_sent_in_time_is_told_with_its_place(
@@ -390,9 +378,9 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
 
 PATIENCE = "finish_timeout=1.0 if os.environ.get('STALLED') else 60.0"
 LOG = """
-def files(name, count=20):
-    for number in range(count):
-        (run if "run" in globals() else None).log_text(f"{name} {number}", f"{name}/{number}.txt")
+def files(name):
+    for number in range(8):
+        run.log_text(f"{name} {number}", f"{name}/{number}.txt")
 """
 WAYS: dict[str, tuple[str, int]] = {
     "the end of the script": ("run = start(PATIENCE)\nfiles('a')", 0),
@@ -410,7 +398,7 @@ def end(*_):
 
 signal.signal(signal.SIGTERM, end)
 run = start(PATIENCE)
-files("a", 10)
+files("a")
 os.kill(os.getpid(), signal.SIGTERM)
 """,
         143,
@@ -419,7 +407,7 @@ os.kill(os.getpid(), signal.SIGTERM)
         "with start(PATIENCE) as run:\n    files('a')\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)",
         -2,
     ),
-    "a forked child that logs files only": (
+    "a forked child": (
         """
 run = start(PATIENCE)
 files("a")
@@ -453,26 +441,32 @@ def silent() -> Iterator[str]:
         yield url
 
 
-def expected(script: str) -> dict[str, bytes]:
-    names = [name for name in ("a", "b", "child") if f"files('{name}'" in script or f'files("{name}"' in script]
-    counts = {name: 10 if f'files("{name}", 10)' in script else 20 for name in names}
-    return {f"{name}/{number}.txt": f"{name} {number}".encode() for name in names for number in range(counts[name])}
-
-
-@pytest.mark.parametrize("stalled", [False, True], ids=["a server", "a server that never answers"])
-@pytest.mark.parametrize(("script", "code"), WAYS.values(), ids=WAYS)
-def test_ways_out(
-    script: str, code: int, stalled: bool, server: ServerProcess, silent: str, ledger: Path, spool_root: Path
-) -> None:
-    told = {"STALLED": "yes"} if stalled else {}
-    training = Training(
-        LOG + script.replace("PATIENCE", PATIENCE), silent if stalled else server.grpc_address, ledger, **told
-    )
+def end(way: str, url: str, ledger: Path, **env: str) -> tuple[str, dict[str, bytes]]:
+    """Runs it to its end. Returns the id of its run, and the files that it has logged."""
+    script, code = WAYS[way]
+    training = Training(LOG + script.replace("PATIENCE", PATIENCE), url, ledger, **env)
     noise = beside_ours(training.wait(code))
-    assert noise == "" or (code == -2 and noise.count("Traceback") == 1)
+    assert noise == "" or ("Ctrl-C" in way and noise.count("Traceback") == 1)
+    names = [name for name in ("a", "b", "child") if f"files('{name}')" in script.replace('"', "'")]
+    return training.run_id, {f"{name}/{each}.txt": f"{name} {each}".encode() for name in names for each in range(8)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_out_with_a_server_that_never_answers(
+    way: str, server: ServerProcess, silent: str, ledger: Path, spool_root: Path
+) -> None:
+    run_id, logged = end(way, silent, ledger, STALLED="yes")
+    assert logged
     sync("--url", server.grpc_address)
-    assert stored(server, training.run_id) == expected(script)
+    assert stored(server, run_id) == logged
     assert boxes(spool_root) == []
+
+
+@pytest.mark.parametrize("way", ["the end of the script", "SIGTERM, handled by log and finish", "a forked child"])
+def test_ways_out_with_a_server(way: str, server: ServerProcess, ledger: Path, spool_root: Path) -> None:
+    run_id, logged = end(way, server.grpc_address, ledger)
+    assert boxes(spool_root) == []
+    assert stored(server, run_id) == logged
 
 
 def test_killed_in_the_middle_of_an_upload(
