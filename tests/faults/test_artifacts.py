@@ -57,6 +57,7 @@ def test_what_is_seen_is_whole_and_nothing_is_left(name: str, ground: Ground, tm
         outcome = play(campaign, tmp_path / "scene", ground, _SEED, campaign.short)
     except PermissionError as error:
         pytest.skip(str(error))
+    print(outcome)
     assert outcome.faults.total() == campaign.short.faults
     assert outcome.uploads > 0
     assert outcome.downloads > 0

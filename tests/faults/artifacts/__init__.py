@@ -11,3 +11,5 @@
 
 `python -m campaign` plays them after those of `campaign`, whose ground and network they share.
 """
+
+import penstock  # noqa: F401  # before gRPC: it reads what Penstock sets, and else does not live through a fork

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from campaign.troupe import environment
@@ -58,7 +59,9 @@ class Player:
     def close(self) -> None:
         """Its end."""
         self._closed.set()
-        self.kill()
+        if (process := self._process) is not None:
+            process.kill()
+            _bury(process)
 
     def _ask(self, command: dict[str, str]) -> dict[str, object]:
         """What its process answers; nothing when it dies."""
@@ -76,9 +79,7 @@ class Player:
         if line:
             told: dict[str, object] = json.loads(line)
             return told
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
+        _bury(process)
         return {}
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -89,6 +90,14 @@ class Player:
             stderr=subprocess.DEVNULL,
             env=environment(),
         )
+
+
+def _bury(process: subprocess.Popen[bytes]) -> None:
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):
+            if pipe is not None:
+                pipe.close()
 
 
 def main() -> None:
