@@ -18,7 +18,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import uvloop
-from front import Front, Reply, front, refusal
 
 from penstock_server.blobs import S3Options, Store, open_store
 from penstock_server.blobs.store import Begun
@@ -33,6 +32,7 @@ from penstock_server.model.errors import (
     UploadGone,
 )
 from s3 import SECRET_KEY, S3Server
+from s3_front import Front, Reply, front, refusal
 
 RUN = "1/0123456789abcdef0123456789abcdef/artifacts"
 KEY = f"{RUN}/models/best.pt"

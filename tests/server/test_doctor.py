@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import asyncpg
+import pytest
 
+from s3 import S3Server
 from servers import ServerProcess, command
 
 PORTS = ("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
@@ -22,9 +25,12 @@ def execute(dsn: str, sql: str) -> None:
     asyncio.run(main())
 
 
-def doctor(data_dir: Path, *args: str, dsn: str | None = None) -> tuple[int, dict[str, str]]:
+def doctor(
+    data_dir: Path, *args: str, dsn: str | None = None, env: Mapping[str, str] | None = None
+) -> tuple[int, dict[str, str]]:
     """Exit code, and what was found by subject."""
-    code, out, err = command("doctor", "--data-dir", str(data_dir), *args, env={"PENSTOCK_DATABASE_URL": dsn or ""})
+    environment = {"PENSTOCK_DATABASE_URL": dsn or ""} | dict(env or {})
+    code, out, err = command("doctor", "--data-dir", str(data_dir), *args, env=environment)
     assert "Traceback" not in err, err
     found: dict[str, str] = {}
     subject = ""
@@ -42,6 +48,7 @@ def test_with_no_configuration_all_is_well(data_dir: Path) -> None:
     assert code == 0
     assert found["data directory"] == f"ok: {data_dir}, will be made"
     assert "made at the first start" in found["database"]
+    assert found["artifacts"] == f"ok: {data_dir / 'artifacts'}, will be made"
     assert not data_dir.exists(), "the doctor changes nothing"
 
 
@@ -82,7 +89,9 @@ def test_a_database_without_our_tables(postgres, tmp_path: Path) -> None:
     dsn = postgres.create()
     code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn)
     assert code == 1
-    assert found["migrations"] == "bad: the database lacks 0001_tracking, 0002_delivery → run: penstock-server migrate"
+    assert found["migrations"] == (
+        "bad: the database lacks 0001_tracking, 0002_delivery, 0003_artifacts → run: penstock-server migrate"
+    )
     assert found["durability"].startswith("bad: fsync is off"), "as it is in the session's PostgreSQL"
     postgres.drop(dsn)
 
@@ -94,7 +103,10 @@ def test_a_user_without_rights(postgres, tmp_path: Path) -> None:
         code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn.replace("postgres:@", "weak@"))
         assert code == 1
         assert found["database"].endswith("user weak")
-        assert "weak may not read and change: experiment_tags, experiments, metric_chunks" in found["permissions"]
+        assert (
+            "weak may not read and change: artifact_blobs, artifact_parts, artifacts, experiment_tags"
+            in found["permissions"]
+        )
         assert "runs," not in found["permissions"]
         assert "GRANT SELECT, INSERT, UPDATE, DELETE" in found["permissions"]
     finally:
@@ -113,3 +125,48 @@ def test_asynchronous_commits_are_refused(postgres, tmp_path: Path) -> None:
     assert code == 1
     assert "synchronous_commit is off" in out + err
     postgres.drop(dsn)
+
+
+# Where artifacts are kept.
+
+
+def test_a_directory_is_tried_out_and_left_as_it_was(tmp_path: Path) -> None:
+    root = tmp_path / "artifacts"
+    root.mkdir()
+    code, found = doctor(tmp_path / "data", *PORTS, "--artifacts-root", str(root))
+    assert code == 0
+    assert found["artifacts"] == f"ok: {root.as_uri()}: written, read back and deleted"
+    assert found["multipart"].startswith("ok: an object of 5242")
+    assert found["free space"].partition(":")[0] in ("ok", "warning")
+    assert list(root.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, found = doctor(tmp_path / "data", *PORTS, "--artifacts-root", str(tmp_path / "file" / "artifacts"))
+    assert code == 1
+    assert found["artifacts"].startswith(f"bad: {tmp_path / 'file'} cannot be written to →")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3") / "buckets") as server:
+        yield server
+
+
+def test_a_bucket_is_tried_out_and_left_as_it_was(s3: S3Server, tmp_path: Path) -> None:
+    code, found = doctor(tmp_path / "data", *PORTS, "--artifacts-mode", "direct", env=s3.environment)
+    assert code == 0
+    assert found["artifacts"] == f"ok: {s3.root}: written, read back and deleted"
+    assert found["multipart"].startswith("ok: an object of 5242")
+    assert found["addresses"] == "ok: presigned, and taken"
+    assert found["clock"] == "ok: agrees with the store's"
+    assert s3.files == []
+
+
+def test_a_bucket_that_cannot_be_used(s3: S3Server, tmp_path: Path) -> None:
+    env = s3.environment | {"AWS_SECRET_ACCESS_KEY": "g3heim"}
+    code, found = doctor(tmp_path / "data", *PORTS, env=env)
+    assert code == 1
+    assert found["artifacts"].startswith("bad: our secret is not that of our access key → check what the server's")
+    assert "g3heim" not in str(found)
