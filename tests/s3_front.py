@@ -94,7 +94,7 @@ def front(behind: str = "") -> Iterator[Front]:
             if self.command != "HEAD":
                 self.wfile.write(body if cut is None else body[:cut])
             self.wfile.flush()
-            self.close_connection = cut is not None
+            self.close_connection = cut is not None and cut < len(body)
 
         do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _answer  # noqa: N815
 
