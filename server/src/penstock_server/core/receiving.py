@@ -123,6 +123,9 @@ class Receiving:
                 await self._add(group, content)
         if self._upload.size not in (None, self.received):
             told, came = self._upload.size, self.received
+            if trailer is None and self._begun:
+                # What gRPC says of a client that is gone may be: the end of its stream.
+                raise Unavailable(f"only {came} of {told} bytes have come; go on where they end", 1.0)
             raise ContentMismatch("size", f"{told} bytes were told of {self._upload.path!r}, and {came} have come")
         if not self._begun:
             await self._hash(memoryview(self._buffer)[: self._filled])
