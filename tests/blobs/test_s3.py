@@ -143,6 +143,16 @@ async def test_a_part_can_come_again(store: Store) -> None:
     assert await content(store, KEY, 0, FIVE) == piece
 
 
+async def test_a_part_that_comes_again_with_other_bytes(store: Store) -> None:
+    """S3 takes it. rclone, which has handed on the first already, does not: then all begins anew."""
+    token = await store.begin(KEY, "text/plain")
+    await store.put_part(KEY, token, 1, 0, bytes(FIVE))
+    for _ in range(2):
+        with pytest.raises(UploadGone):
+            await store.put_part(KEY, token, 1, 0, b"x" * FIVE)
+    await store.abort(KEY, token)
+
+
 async def test_an_upload_that_is_given_up_is_gone(store: Store, server: S3Server) -> None:
     token = await store.begin(KEY, "text/plain")
     parts = await put_parts(store, token, [bytes(FIVE)])

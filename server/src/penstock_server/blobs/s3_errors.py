@@ -49,6 +49,8 @@ def meaning(answer: Answer, bucket: str, key: str) -> PenstockError:
             return UploadGone(f"of {key!r}")
         case "InvalidPartOrder" | "EntityTooSmall":
             return ContentMismatch("parts", f"the store cannot put them together ({said})")
+        case "NotImplemented" if "replaced" in answer.message:  # rclone, of a part that has come with other bytes
+            return UploadGone(f"of {key!r}")
         case "NoSuchBucket" | "InvalidBucketName":
             return StoreRefused(f"there is no bucket {bucket!r}", "create it, or correct artifacts_root")
         case "InvalidAccessKeyId":
