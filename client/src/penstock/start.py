@@ -58,8 +58,8 @@ def start_run(
             PENSTOCK_MODE, or else online.
         spool_dir: what is logged is written to files in there, and sent from there. None: PENSTOCK_SPOOL_DIR, or else
             a directory of this user's.
-        spool_bytes: how much of the disk this process may take for the run.
-        buffer_bytes: how much is kept in memory where the disk does not take it.
+        spool_bytes: how much of the disk this process may take for the run, and as much again for files.
+        buffer_bytes: how much is kept in memory where the disk does not take it; of files, as much again.
         durability: "cache": what was logged outlives the process at once, and a loss of power after a second.
             "fsync": each call waits for the disk.
         finish_timeout: how many seconds the end of the `with`, or of the process, waits for the server.

@@ -148,16 +148,22 @@ class Box:
         above.mkdir(mode=0o700, exist_ok=True)
         place = above / f"{uuid.UUID(self.run_id).hex}.{os.urandom(8).hex()}"
         place.mkdir(mode=0o700)
-        claimed = Owner.claim(place)
-        if claimed is None:
-            raise OSError(f"another process writes to {place}")
+        claimed = None
         try:
+            claimed = Owner.claim(place)
             self._say(place / _HEAD, {"run_id": self.run_id, **asdict(self.address)})
-        except BaseException:
-            claimed.release()
-            raise
-        self.path, self._owner = place, claimed
-        return place
+            # Another thread, or a signal handler, may have made one meanwhile.
+            if self.path is None and claimed is not None:
+                self.path, self._owner = place, claimed
+        finally:
+            if self.path != place:
+                with suppress(OSError):
+                    remove(place)
+                if claimed is not None:
+                    claimed.release()
+        if self.path is None:
+            raise OSError(f"another process writes to {place}")
+        return self.path
 
     # Taking out. None of these raises.
 

@@ -25,7 +25,6 @@ _log = logging.getLogger("penstock")
 THREADS = 4
 _HURRIED = 1.0  # seconds between tries, at most, while somebody waits for the end
 _DAMAGED = 3  # tries, when what came was not what was sent
-_FAILED = 5  # tries, when the failure is ours
 # Refusals that end when somebody sees to the server, or that are those of something on the way to it.
 _MENDED = ("", "StoreRefused")
 
@@ -58,7 +57,7 @@ class Courier:
         offline: bool = False,
         quiet: bool = False,
     ) -> None:
-        self.trouble = ""  # the last thing that went wrong
+        self.trouble = ""  # what goes wrong, while nothing is sent
         self.parked = ""  # why the server takes nothing of this run; empty while it may
         self.hurried = False  # somebody waits for the end
         self.files = 0  # that were sent
@@ -184,20 +183,15 @@ class Courier:
                     return
                 told = error.facts.get("retry-after-ms", "")
                 wait = min(int(told) / 1000, 300.0) if told.isdecimal() else 0.0
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  what cannot be read, no more threads, a bug: it stays in the box
                 self.trouble = f"{type(error).__name__}: {error}"
-                if self._stopping.is_set():
-                    return
-                if not entry.problem() and tries == 1:
-                    _log.exception("run %s: %s could not be sent; it is tried again", self._run_id, entry.path)
-                if tries >= _FAILED:
-                    self._refuse(entry, self.trouble)
-                    return
+                if not self._stopping.is_set():
+                    self._tell("failed", f"{entry.path} could not be sent, and is tried again: {self.trouble}")
             else:
                 self._forget(entry)
                 self.files += 1
                 self.bytes += entry.size
-                self.moved += 1
+                self._has_moved()
                 self._done(entry)
                 return
             self._sleep(max(wait, self._backoff(tries)))
@@ -241,7 +235,11 @@ class Courier:
 
     def _progress(self, entry: Entry, more: int) -> None:
         self._sent[entry.number] = self._sent.get(entry.number, 0) + more
+        self._has_moved()
+
+    def _has_moved(self) -> None:
         self.moved += 1
+        self.trouble = ""
 
     def _backoff(self, tries: int) -> float:
         most = min(self._pace.backoff_most, self._pace.backoff_least * 2 ** min(tries, 20))

@@ -19,6 +19,7 @@ from penstock.spool import owner, places
 
 _LOOK = 0.1  # seconds between looks at how far a courier has come
 _LEAVE = 5.0  # seconds for it to end
+_BRIEF = 1.0  # seconds for a server that has taken nothing before
 _HURRIED = Pace(backoff_most=2.0)
 
 # Of a run's id: how many bytes are sent, and how many there are.
@@ -56,7 +57,8 @@ def send(
 ) -> Outcome | None:
     """Send a box. None: somebody alive owns it, or it is gone. Whatever else is wrong is in the outcome.
 
-    `timeout` is how many seconds nothing may move; the rest is as in `penstock.sync.send`.
+    `timeout` is how many seconds nothing may move while the server is away; where it is there and checks what it has,
+    that takes its time. The rest is as in `penstock.sync.send`.
     """
     try:
         claimed = Box.claim(directory)
@@ -101,7 +103,7 @@ def _send(
         now = time.monotonic()
         if courier.moved != moved:
             moved, since = courier.moved, now
-        elif timeout is not None and now - since > timeout:
+        elif timeout is not None and now - since > timeout and (courier.trouble or not courier.moved):
             break
         if told is not None:
             told(claimed.run_id, courier.sent_bytes, total)
@@ -131,15 +133,24 @@ def sync(
     told: Telling | None = None,
     each: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Send all boxes that nobody alive owns, the oldest first; `each` is called with what has become of it."""
-    outcomes = []
+    """Send all boxes that nobody alive owns, the oldest first; `each` is called with what has become of it.
+
+    A server that took nothing of one is not waited for as long for the next.
+    """
+    outcomes: list[Outcome] = []
+    absent: set[Address | None] = set()
     for root in roots:
         for directory in box.orphans(root):
-            outcome = send(directory, url=url, workspace=workspace, timeout=timeout, told=told)
-            if outcome is not None:
-                outcomes.append(outcome)
-                if each is not None:
-                    each(outcome)
+            brief = timeout is not None and _address(directory, url, workspace) in absent
+            wait = min(timeout, _BRIEF) if brief and timeout is not None else timeout
+            outcome = send(directory, url=url, workspace=workspace, timeout=wait, told=told)
+            if outcome is None:
+                continue
+            if outcome.address and outcome.left and not outcome.files:
+                absent.add(outcome.address)
+            outcomes.append(outcome)
+            if each is not None:
+                each(outcome)
         box.sweep(root, grace_seconds=places.GRACE_SECONDS, now=time.time())
     return outcomes
 
@@ -164,6 +175,13 @@ def unsent(root: Path) -> Iterator[Path]:
         with suppress(OSError):  # removed meanwhile
             if not box.is_empty(directory):
                 yield directory
+
+
+def _address(directory: Path, url: str | None, workspace: str | None) -> Address | None:
+    try:
+        return _where(box.head_of(directory)[1], url, workspace)
+    except (OSError, ValueError):
+        return None
 
 
 def _where(address: Address, url: str | None, workspace: str | None) -> Address:
