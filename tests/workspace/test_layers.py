@@ -16,6 +16,7 @@ OFFENCES = {
     "Doors know the core and the model only": ("rpc/runs.py", "from penstock_server.postgres import runs"),
     "Only what wires and starts knows the settings": ("core/runs.py", "from penstock_server.config import Settings"),
     "SQL only in postgres": ("ingest/writer.py", "import asyncpg"),
+    "S3 only in blobs/s3.py": ("blobs/check.py", "from botocore import exceptions"),
     "gRPC and protobuf only in rpc": ("core/streams.py", "from google.protobuf import message"),
     "HTTP only in http": ("core/changes.py", "from starlette import routing"),
     "Settings are read in one place": ("core/access.py", "from pydantic_settings import BaseSettings"),
