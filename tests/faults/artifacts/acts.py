@@ -19,6 +19,7 @@ from artifacts.sender import Sender
 from artifacts.wire import Act, Answer, CutAnswer, CutRequest, Delay, Slow
 
 _STRIKE_SECONDS = 60
+_RATE = 32 * MIB  # bytes a second: a fault shall find it under way
 
 
 def store_fails(scene: Scene) -> None:
@@ -105,9 +106,11 @@ def replicas_hopped(scene: Scene) -> None:
 
 def client_killed(scene: Scene) -> None:
     """SIGKILL of a client in mid-upload; the next one that is told to upload this file goes on with it."""
-    scene.server()
+    proxy = scene.proxy(scene.server())
+    proxy.slow(_RATE)
     players = [
-        Player(scene.directory / f"player-{each}", scene.address, scene.run_id) for each in range(scene.size.members)
+        Player(scene.directory / f"player-{each}", lambda: proxy.address, scene.run_id)
+        for each in range(scene.size.members)
     ]
     scene.begin(*players)
     for _ in scene.rounds():

@@ -17,6 +17,7 @@ from artifacts.sender import Sender
 
 MIB = 1 << 20
 _SECONDS = 150  # for one file, whatever happens
+_RATE = 32 * MIB  # bytes a second: a fault shall find it under way
 
 
 class Member(Protocol):
@@ -44,7 +45,7 @@ class Raw:
 
     def deliver(self, path: str, data: bytes) -> None:
         """Asks how far it got, and sends the rest, until it is there."""
-        sender = self._sender = Sender(self._address, self._run_id, path, data)
+        sender = self._sender = Sender(self._address, self._run_id, path, data, _RATE)
         try:
             artifact = sender.deliver(_SECONDS)
             assert (artifact.size, artifact.sha256) == (len(data), sender.digest), "something else was answered"
@@ -79,9 +80,9 @@ class Crew:
             thread.start()
 
     def wait_busy(self, seconds: float = 60) -> bool:
-        """Until a file is under way that is worth a fault; a little later. False when there was none in time."""
+        """Until a file is under way that is worth a fault. False when there was none in time."""
         deadline = time.monotonic() + seconds
-        while max(self._active) < MIB and not self.problems:
+        while not self.busy and not self.problems:
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.001)

@@ -14,7 +14,7 @@ from penstock.v1 import artifacts_pb2 as ar
 from penstock.v1.artifacts_pb2_grpc import ArtifactServiceStub
 
 _SECONDS = 30
-_PAUSE = 0.02
+_PAUSE = 0.1
 # The server is away, the store is, or what was asked for has just been replaced: it is said, and no bytes are wrong.
 _HONEST = {
     grpc.StatusCode.UNAVAILABLE,

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -140,11 +140,13 @@ class Scene:
         return self._crew
 
     def rounds(self, pause: float = 0.5) -> Iterator[int]:
-        """One round a fault, each when a file is under way."""
+        """One round a fault, each when a file is under way, and mostly when some of its parts are stored."""
         assert self._crew is not None
         for number in range(self.size.faults):
             time.sleep(self.chance.uniform(0, pause))
             self._crew.wait_busy()
+            if self.chance.random() < 0.8:
+                self.wait_stored(1)
             yield number
 
     def strike(self, kind: str) -> None:
@@ -208,7 +210,9 @@ class Scene:
             finally:
                 await conn.close()
 
-        return asyncio.run(ask())
+        with suppress(OSError, asyncpg.PostgresError):
+            return asyncio.run(ask())
+        return 0  # it is away
 
     def wait_stored(self, count: int) -> None:
         """Until so many are."""

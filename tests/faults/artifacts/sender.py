@@ -46,11 +46,13 @@ class Cancelled(grpc.RpcError):
 class Sender:
     """Of one file. `address` is asked for at each try: it may be another replica each time."""
 
-    def __init__(self, address: Callable[[], str], run_id: str, path: str, data: bytes) -> None:
+    def __init__(self, address: Callable[[], str], run_id: str, path: str, data: bytes, rate: float = 0) -> None:
+        """`rate` is in bytes a second; 0: as fast as it goes."""
         self.address = address
         self.run_id = run_id
         self.path = path
         self.data = data
+        self.rate = rate
         self.digest = hashlib.sha256(data).digest()
         self.tries = 0
         self.sent = 0  # bytes, over all tries
@@ -134,6 +136,8 @@ class Sender:
                     pause.go.wait(SECONDS)
                 piece = self.data[at : at + _CHUNK]
                 self.sent += len(piece)
+                if self.rate:
+                    time.sleep(len(piece) / self.rate)
                 yield ar.UploadArtifactRequest(chunk=piece)
             if trailer:
                 yield ar.UploadArtifactRequest(trailer=ar.UploadTrailer(sha256=trailer))
