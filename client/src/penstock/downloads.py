@@ -223,6 +223,8 @@ class _Download:
     def _range(self, partial: Partial, read: _Read, number: int) -> None:
         def go() -> None:
             left = partial.length(number) - partial.done[number]
+            if not left:  # only the end of the stream was lost
+                return
             with closing(read(number * partial.range_bytes + partial.done[number], left)) as chunks:
                 for data in chunks:
                     left -= len(data)

@@ -20,6 +20,7 @@ from penstock.v1 import artifacts_pb2 as pb
 from penstock.wire import CHUNK, STALL, Watched, Wire, chunk_message
 
 FILES = 8  # at once
+_NO_DIGEST = bytes(32)  # of anything
 _SMALL_TIMEOUT = 60.0  # seconds
 _READ_BACK = 10 << 20  # bytes a second, at least, where a server checks what is stored before it answers
 
@@ -281,7 +282,7 @@ class _Upload:
 
     def _messages(self, stream: Watched, upload_id: str, start: int) -> Iterator[bytes]:
         """What a thread of gRPC's sends. The last chunk is held back until it is known that the file is the same as
-        at the beginning: if it is not, what is sent is too short, and the server keeps nothing of it.
+        at the beginning: if it is not, the trailer ends what is too short, and the server keeps nothing of it.
         """
         yield self._header(upload_id, start)
         held, at = b"", start
@@ -299,13 +300,12 @@ class _Upload:
             self._source.check()
         except Exception as error:  # noqa: BLE001  whoever waits for the answer raises it
             self._trouble = error
-            if not held:
-                stream.cancel()
+            yield _trailer(_NO_DIGEST)
             return
         if held:
             yield held
         stream.moved(STALL + self._source.size / _READ_BACK)
-        yield pb.UploadArtifactRequest(trailer=pb.UploadTrailer(sha256=self._source.digest())).SerializeToString()
+        yield _trailer(self._source.digest())
 
     def _straight(self, begun: pb.BeginUploadResponse) -> Artifact:
         """To the store itself; the server hears of it when all is there."""
@@ -328,3 +328,7 @@ class _Upload:
                 self._wire.ask("AbortUpload", pb.AbortUploadRequest(**upload))
             raise
         return artifact_of(answer.artifact)
+
+
+def _trailer(sha256: bytes) -> bytes:
+    return pb.UploadArtifactRequest(trailer=pb.UploadTrailer(sha256=sha256)).SerializeToString()
