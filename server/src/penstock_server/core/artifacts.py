@@ -13,7 +13,7 @@ from penstock_server.model.artifacts import Artifact, check_directory, check_pat
 from penstock_server.model.errors import Changed, InvalidArgument, NotFound, StoreRefused
 from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.model.uploads import Location, Route
-from penstock_server.postgres import artifacts, runs, uploads
+from penstock_server.postgres import artifacts, runs
 from penstock_server.postgres.artifacts import Stored
 from penstock_server.postgres.database import Database
 
@@ -73,8 +73,7 @@ class Artifacts:
         """Deletes an artifact, or all in a directory; how many files that were. Raises NotFound, NotActive."""
         check_path(path)
         async with self._db.waiting() as conn:
-            await uploads.hold(conn, run_id)
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            run = await runs.hold_files(conn, caller.workspace_id, run_id)
             deleted = await artifacts.delete(conn, run, path)
         if not deleted:
             raise NotFound("artifact", path)

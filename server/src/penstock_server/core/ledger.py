@@ -72,6 +72,11 @@ class _Page:
         self.complete[:] = left
         return taken
 
+    @property
+    def paths(self) -> set[str]:
+        """Of all that is to be entered."""
+        return {entry.wanted.path for entry in self.claims} | {entry.wanted.upload.path for entry in self.complete}
+
     def __bool__(self) -> bool:
         return bool(self.claims or self.complete)
 
@@ -131,12 +136,12 @@ class Ledger:
         claimed: Sequence[Upload | Artifact | PenstockError] = ()
         settled: Sequence[Artifact | PenstockError] = ()
         async with self._db.waiting() as conn:
-            await uploads.hold(conn, run_id)
-            run = await runs.locate_active(conn, workspace_id, run_id)
+            run = await runs.hold_files(conn, workspace_id, run_id)
+            tree = await uploads.look(conn, run, taken.paths)
             if taken.complete:
-                settled = await uploads.settle(conn, run, [entry.wanted for entry in taken.complete])
+                settled = await uploads.settle(conn, run, tree, [entry.wanted for entry in taken.complete])
             if taken.claims:
-                claimed = await uploads.claim(conn, run, [entry.wanted for entry in taken.claims])
+                claimed = await uploads.claim(conn, run, tree, [entry.wanted for entry in taken.claims])
         for completion, artifact in zip(taken.complete, settled, strict=True):
             completion.tell(artifact)
         unclaimed = []

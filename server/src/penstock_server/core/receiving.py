@@ -104,6 +104,8 @@ class Receiving:
         """
         try:
             async with asyncio.TaskGroup() as group:
+                if self._upload.size is not None and self._upload.size <= self._upload.part_bytes:
+                    return await self._gather(group, data, contents)  # nothing of it can be gone on with
                 beating = group.create_task(self._beat())
                 told = await self._gather(group, data, contents)
                 beating.cancel()

@@ -185,7 +185,7 @@ class Uploads:
         receiving = Receiving(self._db, self._store, self._budget, upload, stored, digest)
         try:
             told = await receiving.receive(data, contents)
-            return await self._finish(receiving, replace(upload, token=receiving.token), _one(new.sha256, told))
+            return await self._finish(receiving, upload, _one(new.sha256, told))
         except asyncio.CancelledError:
             if live.gone and task.uncancel() == 0:
                 raise UploadGone(upload.id.hex) from None
@@ -211,21 +211,21 @@ class Uploads:
             await self._store.put(upload.key, receiving.lone, upload.media_type)
         else:
             parts = [part for _, part in sorted(receiving.parts.items())]
-            completed_before = await self._complete(upload, receiving.received, parts)
+            completed_before = await self._complete(upload, receiving.token, receiving.received, parts)
             if (completed_before or receiving.sha256 is None) and await self._read_digest(
                 upload, receiving.received
             ) != told:
                 raise _mismatch(upload)
         return await self._ledger.complete(upload, receiving.received, told)
 
-    async def _complete(self, upload: Upload, size: int, parts: Sequence[Part]) -> bool:
+    async def _complete(self, upload: Upload, token: str | None, size: int, parts: Sequence[Part]) -> bool:
         """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
 
         Raises UploadGone.
         """
-        assert upload.token is not None
+        assert token is not None
         try:
-            await self._store.complete(upload.key, upload.token, parts)
+            await self._store.complete(upload.key, token, parts)
         except UploadGone:
             if await self._store.size(upload.key) == size:
                 return True
@@ -279,7 +279,7 @@ class Uploads:
         is_file = self._store.file_uri(upload.token) is not None
         parts = [] if is_file else _parts(upload, etags)
         try:
-            await self._complete(upload, upload.size or 0, parts)
+            await self._complete(upload, upload.token, upload.size or 0, parts)
             size = await self._store.size(upload.key)
             if size != upload.size:
                 raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")

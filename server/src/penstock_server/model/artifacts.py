@@ -6,7 +6,6 @@ import mimetypes
 import re
 import uuid
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import NewType
 from urllib.parse import quote, unquote, urlsplit
 
@@ -97,7 +96,7 @@ def _problem(path: str) -> str:
 
 def parents(path: str) -> list[str]:
     """The directories that a path is in, from the outermost on: none of them may be a file."""
-    return [str(each) for each in reversed(PurePosixPath(path).parents)][1:]
+    return [path[:end] for end, character in enumerate(path) if character == "/"]
 
 
 def check_size(size: int) -> int:

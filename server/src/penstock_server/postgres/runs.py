@@ -152,6 +152,18 @@ async def lock_active(conn: Connection, workspace_id: WorkspaceId, run_id: RunId
     return _ref(await conn.fetchrow(_LOCK, workspace_id, run_id), run_id, active=True)
 
 
+# The number is any, the same for ever. The row itself is not held: it is the ingest's.
+_HOLD_FILES = _LOCATE.replace(" FROM", ", pg_advisory_xact_lock(hashtextextended(id::text, 7364627310)) FROM", 1)
+
+
+async def hold_files(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> RunRef:
+    """Keeps others from changing which artifacts an active run has until the transaction ends.
+
+    Raises NotFound, NotActive.
+    """
+    return _ref(await conn.fetchrow(_HOLD_FILES, workspace_id, run_id), run_id, active=True)
+
+
 def _ref(row: Row | None, run_id: RunId, *, active: bool) -> RunRef:
     if row is None:
         raise NotFound("run", format_run_id(run_id))

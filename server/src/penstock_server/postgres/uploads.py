@@ -1,13 +1,13 @@
 """Uploads in PostgreSQL: the rows that stand for what is in the store.
 
 Every function works in the caller's transaction. What may change which paths there are (`claim`, `settle`, deleting)
-does so under the run's `hold`.
+does so under the run's `hold_files`.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.artifacts import (
@@ -21,7 +21,7 @@ from penstock_server.model.artifacts import (
 )
 from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import FailedPrecondition, PenstockError, UploadGone
-from penstock_server.model.runs import RunId, new_run_id
+from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import NewUpload, Upload
 from penstock_server.postgres.artifacts import artifact
 from penstock_server.postgres.database import Connection, Row
@@ -32,15 +32,6 @@ REPLACED_GRACE_MS = 3_600_000
 DEAD_AFTER_MS = 30_000
 
 _NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-
-# Any number, the same for ever. The run's row itself is the ingest's.
-_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 7364627310))"
-
-
-async def hold(conn: Connection, run_id: RunId) -> None:
-    """Keeps others from changing which paths a run has, until the transaction ends."""
-    await conn.execute(_HOLD, run_id)
-
 
 # For each path: the artifact there; whether it is a directory; whether the store has, or may have, something there or
 # below. '0' is what comes after '/'.
@@ -54,8 +45,8 @@ SELECT w.path, a.size, a.sha256, a.media_type, a.updated_ms,
 
 
 @dataclass(slots=True)
-class _Tree:
-    """What there is at some paths and the directories that they are in."""
+class Tree:
+    """What there is at some paths and the directories that they are in: as found, and as `settle` leaves it."""
 
     files: dict[str, Artifact]
     directories: set[str]
@@ -78,13 +69,20 @@ class _Tree:
         return path in self.stored or path in self.stored_below or not self.stored.isdisjoint(parents(path))
 
     def will_store(self, path: str) -> None:
+        """Something else may be stored there soon."""
         self.stored.add(path)
         self.stored_below.update(parents(path))
 
+    def has(self, artifact: Artifact) -> None:
+        """It is there now."""
+        self.files[artifact.path] = artifact
+        self.directories.update(parents(artifact.path))
 
-async def _look(conn: Connection, run: RunRef, paths: Sequence[str]) -> _Tree:
+
+async def look(conn: Connection, run: RunRef, paths: Collection[str]) -> Tree:
+    """What matters to files that are to be at these paths, in a transaction that has the run's `hold_files`."""
     wanted = {*paths, *(parent for path in paths for parent in parents(path))}
-    tree = _Tree({}, set(), set(), set())
+    tree = Tree({}, set(), set(), set())
     for path, size, sha256, media_type, updated_ms, directory, stored, stored_below in await conn.fetch(
         _LOOK, run.run_id, sorted(wanted)
     ):
@@ -109,13 +107,9 @@ SELECT u.id, $1, $2, $3, u.path, u.key, u.size, u.sha256, u.media_type, u.part_b
 
 
 async def claim(
-    conn: Connection, run: RunRef, wanted: Sequence[NewUpload]
+    conn: Connection, run: RunRef, tree: Tree, wanted: Sequence[NewUpload]
 ) -> list[Upload | Artifact | FailedPrecondition]:
-    """Of each, in turn: an upload that begins, the artifact that it would only repeat, or why there can be none.
-
-    Takes an active run whose `hold` the transaction has.
-    """
-    tree = await _look(conn, run, [new.path for new in wanted])
+    """Of each, in turn: an upload that begins, the artifact that it would only repeat, or why there can be none."""
     outcomes = [_claimed(run, new, tree) for new in wanted]
     claims = [(new, made) for new, made in zip(wanted, outcomes, strict=True) if isinstance(made, Upload)]
     if claims:
@@ -135,7 +129,7 @@ async def claim(
     return outcomes
 
 
-def _claimed(run: RunRef, new: NewUpload, tree: _Tree) -> Upload | Artifact | FailedPrecondition:
+def _claimed(run: RunRef, new: NewUpload, tree: Tree) -> Upload | Artifact | FailedPrecondition:
     there = tree.files.get(new.path)
     if there is not None and new.sha256 == there.sha256 and new.size in (None, there.size):
         return there
@@ -178,12 +172,13 @@ class Complete:
     sha256: bytes
 
 
-async def settle(conn: Connection, run: RunRef, complete: Sequence[Complete]) -> list[Artifact | PenstockError]:
+async def settle(
+    conn: Connection, run: RunRef, tree: Tree, complete: Sequence[Complete]
+) -> list[Artifact | PenstockError]:
     """Makes artifacts of them: each in turn, or why it cannot be: UploadGone, FailedPrecondition.
 
-    Takes an active run whose `hold` the transaction has; no path twice, and none inside of another.
+    No path twice, and none inside of another.
     """
-    tree = await _look(conn, run, [each.upload.path for each in complete])
     conflicts = [tree.conflict(each.upload.path) for each in complete]
     fine = [each for each, conflict in zip(complete, conflicts, strict=True) if conflict is None]
     rows = await conn.fetch(
@@ -195,6 +190,8 @@ async def settle(conn: Connection, run: RunRef, complete: Sequence[Complete]) ->
         [each.sha256 for each in fine],
     )
     made = {row["blob_id"]: artifact(row) for row in rows}
+    for each in made.values():
+        tree.has(each)
     return [
         conflict or made.get(each.upload.id) or UploadGone(each.upload.id.hex)
         for each, conflict in zip(complete, conflicts, strict=True)
