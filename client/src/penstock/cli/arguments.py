@@ -10,7 +10,7 @@ from penstock import __version__
 def parser() -> argparse.ArgumentParser:
     """Of the whole command. `command` names the function in `commands`."""
     top = argparse.ArgumentParser(
-        prog="penstock", description="Look at experiments, runs and metrics; send what is left behind."
+        prog="penstock", description="Look at experiments, runs, metrics and artifacts; send what is left behind."
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     nouns = top.add_subparsers(required=True, metavar="COMMAND")
@@ -43,6 +43,32 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("--width", type=_size, metavar="COLUMNS", help="default: the terminal's")
     plot.add_argument("--height", type=_size, default=16, metavar="ROWS", help="default: 16")
     plot.set_defaults(command="metrics_plot")
+
+    artifacts = _noun(nouns, "artifacts", "the files of runs")
+    ls = artifacts.add_parser("ls", parents=[common], help="what is in a run, or in a directory of it")
+    ls.add_argument("run", metavar="RUN", help="its id")
+    ls.add_argument("directory", metavar="DIR", nargs="?", default="", help="default: the run itself")
+    ls.add_argument("--recursive", "-r", action="store_true", help="all files below it")
+    ls.add_argument("--json", action="store_true", help="as lines of JSON")
+    ls.set_defaults(command="artifacts_ls")
+    get = artifacts.add_parser("get", parents=[common], help="bring a file or directory to this machine")
+    get.add_argument("run", metavar="RUN", help="its id")
+    get.add_argument("path", metavar="PATH", nargs="?", default="", help="default: all that the run has")
+    get.add_argument(
+        "--output", "-o", metavar="DST", help="the file or directory that it becomes (default: here, under its name)"
+    )
+    get.set_defaults(command="artifacts_get")
+    put = artifacts.add_parser("put", parents=[common], help="bring a file, or all that is in a directory, into a run")
+    put.add_argument("run", metavar="RUN", help="its id")
+    put.add_argument("source", metavar="SOURCE", help="a file or directory of this machine")
+    put.add_argument(
+        "--path", default="", metavar="PATH", help="where in the run (default: under the file's name, or at the top)"
+    )
+    put.set_defaults(command="artifacts_put")
+    rm = artifacts.add_parser("rm", parents=[common], help="delete a file, or a directory with all in it")
+    rm.add_argument("run", metavar="RUN", help="its id")
+    rm.add_argument("path", metavar="PATH", help="where in the run")
+    rm.set_defaults(command="artifacts_rm")
 
     export = nouns.add_parser("export", parents=[common], help="write points as CSV or Parquet")
     export.add_argument("runs", metavar="RUN", nargs="+", help="its id")

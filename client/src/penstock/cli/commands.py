@@ -12,7 +12,7 @@ import sys
 import time
 from typing import Any
 
-from penstock.cli import exports, spools
+from penstock.cli import artifacts, exports, spools
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
@@ -120,6 +120,26 @@ def export(args: argparse.Namespace) -> None:
             with open(args.output, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  as it was typed
                 points = exports.write_csv(histories, file)
     print(f"{points:,} points", file=sys.stderr)
+
+
+def artifacts_ls(args: argparse.Namespace) -> None:
+    """`penstock artifacts ls`."""
+    artifacts.ls(args)
+
+
+def artifacts_get(args: argparse.Namespace) -> None:
+    """`penstock artifacts get`."""
+    artifacts.get(args)
+
+
+def artifacts_put(args: argparse.Namespace) -> None:
+    """`penstock artifacts put`."""
+    artifacts.put(args)
+
+
+def artifacts_rm(args: argparse.Namespace) -> None:
+    """`penstock artifacts rm`."""
+    artifacts.rm(args)
 
 
 def sync(args: argparse.Namespace) -> int:

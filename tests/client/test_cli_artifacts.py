@@ -1,0 +1,88 @@
+"""`penstock artifacts`, against a real server."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock.cli import main
+from servers import ServerProcess
+
+
+@pytest.fixture
+def run_id(client: penstock.Client) -> str:
+    return client.create_run("artifacts").id
+
+
+@pytest.fixture
+def artifacts(server: ServerProcess, capsys: pytest.CaptureFixture[str]):
+    """Runs a command; returns what it printed, and what it said."""
+
+    def call(*args: object, code: int = 0) -> tuple[str, str]:
+        assert main(["artifacts", *map(str, args), "--url", server.grpc_address]) == code
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return call
+
+
+def test_there_and_back(artifacts, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "out"
+    (source / "sub").mkdir(parents=True)
+    (source / "a.txt").write_text("a")
+    (source / "sub" / "b.bin").write_bytes(bytes(3 << 20))
+    assert artifacts("put", run_id, source, "--path", "all") == ("all/a.txt\nall/sub/b.bin\n", "")
+    assert artifacts("put", run_id, source / "a.txt")[0] == "a.txt\n"
+    assert artifacts("put", run_id, source / "a.txt", "--path", "texts/")[0] == "texts/a.txt\n"
+    assert artifacts("put", run_id, source / "a.txt", "--path", "texts\\other.txt")[0] == "texts/other.txt\n"
+
+    lines = artifacts("ls", run_id)[0].splitlines()
+    assert [line.split()[-1] for line in lines] == ["PATH", "a.txt", "all/", "texts/"]
+    assert "1 B" in lines[1]
+    assert "3.0 MiB" in artifacts("ls", str(uuid.UUID(run_id)).upper(), "all/sub")[0]
+    told = [json.loads(line) for line in artifacts("ls", run_id, "all", "--recursive", "--json")[0].splitlines()]
+    assert [(each["path"], each["size"]) for each in told] == [("all/a.txt", 1), ("all/sub/b.bin", 3 << 20)]
+    assert artifacts("ls", run_id, "none") == ("", "")
+
+    monkeypatch.chdir(tmp_path)
+    assert artifacts("get", run_id, "all/a.txt") == ("a.txt\n", "")
+    assert artifacts("get", run_id, "all", "--output", "got")[0] == "got\n"
+    assert (tmp_path / "got" / "sub" / "b.bin").read_bytes() == bytes(3 << 20)
+    assert artifacts("get", run_id)[0] == f"{run_id}\n"
+    assert (tmp_path / run_id / "texts" / "other.txt").read_text() == "a"
+
+    assert artifacts("rm", run_id, "all/a.txt") == ("", "1 file deleted\n")
+    assert artifacts("rm", run_id, "texts") == ("", "2 files deleted\n")
+    assert [line.split()[-1] for line in artifacts("ls", run_id)[0].splitlines()] == ["PATH", "a.txt", "all/"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("ls", "nope"), "is not a run id"),
+        (("ls", 32 * "0"), "does not exist"),
+        (("get", "RUN", "none"), "does not exist"),
+        (("get", "RUN", "../none"), "has a . or .. in it"),
+        (("rm", "RUN", "none"), "does not exist"),
+        (("put", "RUN", "/no/such/file"), "No such file"),
+        (("put", "RUN", "/dev/null"), "is no file"),
+        (("put", "RUN", __file__, "--path", "C:\\x"), "begins with a drive letter"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(artifacts, run_id: str, args: tuple[str, ...], told: str) -> None:
+    _, error = artifacts(*(run_id if arg == "RUN" else arg for arg in args), code=1)
+    assert error.startswith("penstock: ")
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_fails_of_a_directory_is_told(artifacts, run_id: str, tmp_path: Path) -> None:
+    (tmp_path / "good").write_text("x")
+    (tmp_path / "bad").symlink_to(tmp_path / "gone")
+    _, error = artifacts("put", run_id, tmp_path, code=1)
+    assert "1 of 2 files failed: bad: " in error
+    assert artifacts("ls", run_id)[0].splitlines()[1].endswith("good")
