@@ -35,7 +35,7 @@ from penstock.v1.artifacts_pb2_grpc import ArtifactServiceStub
 from servers import ServerProcess
 
 QUICK = Pace(backoff_least=0.01, backoff_most=0.05)
-SOME = 40  # files
+SOME = 10  # files
 
 
 @pytest.fixture
@@ -503,7 +503,7 @@ def test_threads_and_handlers_log_files_beside_each_other(server: ServerProcess,
             signal.setitimer(signal.ITIMER_REAL, 0.001)  # and not before: one in another in another would never end
 
     def work(name):
-        for number in range(100):
+        for number in range(30):
             run.log_text(str(number), f"{name}/{number}")
 
     done = threading.Event()
@@ -522,7 +522,7 @@ def test_threads_and_handlers_log_files_beside_each_other(server: ServerProcess,
     assert beside_ours(training.wait()) == ""
     found = stored(server, training.run_id)
     for name in ("main", "thread0", "thread1"):
-        assert {f"{name}/{number}" for number in range(100)} <= found.keys()
+        assert {f"{name}/{number}" for number in range(30)} <= found.keys()
     struck = [int(path.partition("/")[2]) for path in found if path.startswith("signal/")]
     assert sorted(struck) == list(range(len(struck)))
     assert all(data.decode() == path.partition("/")[2] for path, data in found.items())
