@@ -75,6 +75,12 @@ def store(server: S3Server, run: Run) -> Iterator[Store]:
     run(context.__aexit__(None, None, None))
 
 
+@pytest.fixture
+def before(server: S3Server) -> Iterator[Front]:
+    with front(server.endpoint) as it:
+        yield it
+
+
 async def content(store: Store, key: str, start: int, length: int) -> bytes:
     return b"".join([chunk async for chunk in store.read(key, start, length)])
 
@@ -104,9 +110,11 @@ async def test_an_object_as_a_whole(store: Store, server: S3Server) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "ü/日本", "100%25+x&y=z?#", "'\"<>~*", "a:b@c;d,e$f!"])
-async def test_every_name_is_kept_as_it_is(store: Store, server: S3Server, name: str) -> None:
+async def test_every_name_is_kept_as_it_is(store: Store, before: Front, server: S3Server, name: str) -> None:
     key = f"{RUN}/{name}"
-    await store.put(key, b"x", "text/plain")
+    async with opened(before.endpoint) as counted:
+        await counted.put(key, b"x", "text/plain")
+    assert len(before.asked) == 1, "the shortcut was not refused"
     assert server.files == [key]
     assert await store.size(key) == 1
     token = await store.begin(key + "2", "text/plain")
@@ -363,12 +371,6 @@ async def test_tls_and_whom_to_trust(tmp_path: Path) -> None:
 # Answers that rclone does not give, or not when it is told to.
 
 
-@pytest.fixture
-def before(server: S3Server) -> Iterator[Front]:
-    with front(server.endpoint) as it:
-        yield it
-
-
 @pytest.mark.parametrize(
     ("reply", "kind", "says"),
     [
@@ -425,8 +427,18 @@ async def test_so_often_and_no_more(before: Front) -> None:
     before.replies.extend([refusal(503, "SlowDown")] * 10)
     async with opened(before.endpoint, attempts=3) as store:
         with pytest.raises(Unavailable):
-            await store.put(KEY, b"x", "text/plain")
+            await store.begin(KEY, "text/plain")
     assert len(before.asked) == 3
+
+
+@pytest.mark.parametrize("reply", [refusal(503, "SlowDown"), refusal(403, "AccessDenied")])
+async def test_where_the_shortcut_does_not_lead_to_the_end(before: Front, server: S3Server, reply: Reply) -> None:
+    async with opened(before.endpoint, attempts=1) as store:
+        before.replies.append(reply)
+        for number in range(3):
+            await store.put(f"{RUN}/{number}", b"x", "text/plain")
+    assert len(before.asked) == 4
+    server.wipe()
 
 
 async def test_a_read_that_breaks_goes_on_where_it_stood(before: Front, store: Store) -> None:
