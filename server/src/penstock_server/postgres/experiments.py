@@ -165,7 +165,7 @@ _SET_LIFECYCLE = "UPDATE experiments SET lifecycle = $3 WHERE workspace_id = $1 
 _SET_LIFECYCLE_OF_RUNS = """
 UPDATE runs SET lifecycle = $3, deleted_ms = CASE WHEN $3 = 2 THEN t.ms END, updated_ms = greatest(updated_ms, t.ms)
   FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
- WHERE workspace_id = $1 AND experiment_id = $2 AND lifecycle <> $3
+ WHERE workspace_id = $1 AND experiment_id = $2 AND lifecycle <> $3 AND NOT removing
 """
 
 

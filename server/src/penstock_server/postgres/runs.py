@@ -284,10 +284,15 @@ async def drop_tags(conn: Connection, run: RunRef, keys: Collection[str]) -> Non
 _SET_LIFECYCLE = """
 UPDATE runs SET lifecycle = $2, deleted_ms = CASE WHEN $2 = 2 THEN t.ms END, updated_ms = greatest(updated_ms, t.ms)
   FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
- WHERE id = $1 AND lifecycle <> $2 RETURNING id
+ WHERE id = $1 AND lifecycle <> $2 AND NOT removing RETURNING id
 """
+_REMOVING = "SELECT removing FROM runs WHERE id = $1"
 
 
 async def set_lifecycle(conn: Connection, run: RunRef, lifecycle: Lifecycle) -> bool:
-    """Deletes or restores a run. Whether it was in the other stage before."""
-    return await conn.fetchval(_SET_LIFECYCLE, run.run_id, lifecycle) is not None
+    """Deletes or restores a run. Whether it was in the other stage before. Raises NotFound when it is being removed."""
+    if await conn.fetchval(_SET_LIFECYCLE, run.run_id, lifecycle) is not None:
+        return True
+    if lifecycle is Lifecycle.ACTIVE and await conn.fetchval(_REMOVING, run.run_id) is not False:
+        raise NotFound("run", format_run_id(run.run_id))
+    return False

@@ -120,6 +120,7 @@ SELECT {_COLUMNS_READ} FROM metric_segments
 _DELETE = "DELETE FROM metric_segments WHERE run_id = $1 AND id = ANY($2)"
 # Held until the transaction ends. The key is half of the run's id; two runs that share it only wait for each other.
 _LOCK = "SELECT pg_try_advisory_xact_lock($1)"
+_HOLD = "SELECT pg_advisory_xact_lock($1)"
 _ANY = "SELECT EXISTS (SELECT FROM metric_segments WHERE run_id = $1)"
 _BACKLOG = """
 SELECT s.run_id, s.segments, s.frames, s.bytes, r.status IN (3, 4, 5) AS ended
@@ -160,7 +161,16 @@ async def delete(conn: Connection, run_id: RunId, ids: Sequence[int]) -> None:
 
 async def lock(conn: Connection, run_id: RunId) -> bool:
     """Whether this transaction is now the only one that compacts the run."""
-    return bool(await conn.fetchval(_LOCK, (run_id.int & (1 << 64) - 1) - (1 << 63)))
+    return bool(await conn.fetchval(_LOCK, _half(run_id)))
+
+
+async def hold(conn: Connection, run_id: RunId) -> None:
+    """Waits for who compacts the run, and keeps others from it until the transaction ends."""
+    await conn.execute(_HOLD, _half(run_id))
+
+
+def _half(run_id: RunId) -> int:
+    return (run_id.int & (1 << 64) - 1) - (1 << 63)
 
 
 async def any_left(conn: Connection, run_id: RunId) -> bool:

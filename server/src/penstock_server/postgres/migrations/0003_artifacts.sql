@@ -45,3 +45,6 @@ CREATE TABLE artifacts (
     updated_ms    bigint NOT NULL,
     PRIMARY KEY (run_id, path)
 );
+
+-- Deleted for good: `gc` is removing it, and it cannot be restored.
+ALTER TABLE runs ADD COLUMN removing boolean NOT NULL DEFAULT false;

@@ -1,0 +1,152 @@
+"""Removal of deleted runs and experiments for good, in PostgreSQL, a bounded piece at a time.
+
+A run's row is the last to go, so that whatever ends the work in between, what is left is found again. Before anything
+else it is marked, and from then on it cannot be restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
+from penstock_server.model.runs import RunId
+from penstock_server.postgres import segments
+from penstock_server.postgres.database import Connection
+from penstock_server.postgres.uploads import DEAD_AFTER_MS
+
+_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+
+_BEFORE = f"SELECT {_NOW} - $1::bigint"
+
+
+async def before_ms(conn: Connection, age_ms: int) -> int:
+    """The time, by the database's clock, of what is so old."""
+    time_ms: int = await conn.fetchval(_BEFORE, age_ms)
+    return time_ms
+
+
+_RUNS = """
+SELECT id FROM runs
+ WHERE ($2::uuid IS NULL OR id > $2) AND lifecycle = 2 AND (removing OR deleted_ms < $1) ORDER BY id LIMIT $3
+"""
+
+
+async def runs(conn: Connection, before_ms: int, after: RunId | None, limit: int) -> list[RunId]:
+    """Runs that were deleted before that time, or whose removal has begun; in turn, behind `after`."""
+    return [row[0] for row in await conn.fetch(_RUNS, before_ms, after, limit)]
+
+
+# A deleted experiment changes no more: its last change was its deletion. Nothing is made in it.
+_EXPERIMENTS = """
+SELECT e.id FROM experiments e
+ WHERE e.lifecycle = 2 AND e.updated_ms < $1 AND e.id <> $2
+   AND NOT EXISTS (SELECT FROM runs r WHERE r.workspace_id = e.workspace_id AND r.experiment_id = e.id
+                      AND NOT (r.lifecycle = 2 AND (r.removing OR r.deleted_ms < $1)))
+ ORDER BY e.id
+"""
+
+
+async def experiments(conn: Connection, before_ms: int) -> list[ExperimentId]:
+    """Experiments that were deleted before that time, and so were all runs in them."""
+    return [row[0] for row in await conn.fetch(_EXPERIMENTS, before_ms, DEFAULT_EXPERIMENT)]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much there is in runs: points, files, and the files' bytes."""
+
+    points: int
+    files: int
+    bytes: int
+
+
+_EXTENT = """
+SELECT (SELECT coalesce(sum(count), 0)::bigint FROM run_metrics WHERE run_id = ANY($1)), count(*),
+       coalesce(sum(size), 0)::bigint
+  FROM artifacts WHERE run_id = ANY($1)
+"""
+
+
+async def extent(conn: Connection, run_ids: Sequence[RunId]) -> Extent:
+    """Of these runs."""
+    return Extent(*await conn.fetchrow(_EXTENT, run_ids))
+
+
+_MARK = """
+UPDATE runs SET removing = true WHERE id = $1 AND lifecycle = 2 AND (removing OR deleted_ms < $2) RETURNING id
+"""
+
+
+async def mark(conn: Connection, run_id: RunId, before_ms: int) -> bool:
+    """Makes a run's deletion final. False when it was restored meanwhile, or is gone."""
+    return await conn.fetchval(_MARK, run_id, before_ms) is not None
+
+
+# The tables with many rows of a run, and how many rows a statement takes: a row of metric_chunks may have 100 KB, one
+# of metric_segments some MB. Who is still about to commit points holds its writer, so those go first.
+_BULKS = {
+    "writers": 5_000,
+    "metric_segments": 100,
+    "metric_chunks": 500,
+    "run_metrics": 5_000,
+    "run_params": 5_000,
+    "run_tags": 5_000,
+}
+_TAKE = "DELETE FROM {} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {} WHERE run_id = $1 LIMIT {}))"
+_DELETES = [(_TAKE.format(table, table, rows), rows) for table, rows in _BULKS.items()]
+
+# The sweeper finds them then, with what was replaced or broke off before.
+_RELEASE = f"""
+WITH released AS (
+    DELETE FROM artifacts WHERE ctid = ANY (ARRAY (SELECT ctid FROM artifacts WHERE run_id = $1 LIMIT $2))
+    RETURNING blob_id)
+UPDATE artifact_blobs b SET state = 3, touched_ms = {_NOW} FROM released WHERE b.id = released.blob_id
+"""  # noqa: S608  # only constants are put together
+_FILES = 1_000
+# One that somebody writes becomes no artifact any more, and is found by its age.
+_GIVE_UP = f"""
+UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW}
+ WHERE run_id = $1 AND state = 1 AND (NOT live OR touched_ms < {_NOW} - {DEAD_AFTER_MS})
+"""  # noqa: S608
+
+
+async def empty(conn: Connection, run_id: RunId) -> None:
+    """Removes what a marked run has, each statement a transaction, and leaves its files to the sweeper."""
+    for statement, rows in _DELETES:
+        while _count(await conn.execute(statement, run_id)) == rows:
+            pass
+    while _count(await conn.execute(_RELEASE, run_id, _FILES)) == _FILES:
+        pass
+    await conn.execute(_GIVE_UP, run_id)
+
+
+def _count(tag: str) -> int:
+    return int(tag.rpartition(" ")[2])
+
+
+_DROP = (
+    "DELETE FROM metric_segments WHERE run_id = $1",
+    "DELETE FROM metric_chunks WHERE run_id = $1",
+    "DELETE FROM runs WHERE id = $1",
+)
+
+
+async def drop(conn: Connection, run_id: RunId) -> None:
+    """Removes an emptied run, in the caller's transaction, with what a compaction made of it meanwhile."""
+    await segments.hold(conn, run_id)
+    for statement in _DROP:
+        await conn.execute(statement, run_id)
+
+
+_DROP_EXPERIMENT = """
+DELETE FROM experiments e
+ WHERE id = $1 AND lifecycle = 2 AND updated_ms < $2
+   AND NOT EXISTS (SELECT FROM runs r WHERE r.workspace_id = e.workspace_id AND r.experiment_id = e.id)
+RETURNING id
+"""
+
+
+async def drop_experiment(conn: Connection, experiment_id: ExperimentId, before_ms: int) -> bool:
+    """Removes an experiment that has no runs. False when it has some, was restored meanwhile, or is gone."""
+    return await conn.fetchval(_DROP_EXPERIMENT, experiment_id, before_ms) is not None
