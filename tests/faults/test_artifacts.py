@@ -12,10 +12,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
+from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from artifacts.accounts import accounts
@@ -28,6 +28,10 @@ from artifacts.wire import CutAnswer, Hold
 from campaign.ground import Ground
 
 from artifacts import wire
+from penstock_server.core.runs import Runs
+from penstock_server.model.access import Caller, WorkspaceId
+from penstock_server.model.runs import NewRun
+from penstock_server.postgres.database import Database
 
 _SEED = 20_261_121
 _MIB = 1 << 20
@@ -62,24 +66,37 @@ def test_what_is_seen_is_whole_and_nothing_is_left(name: str, ground: Ground, tm
     assert outcome.downloads > 0
 
 
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[ExitStack]:
+@pytest.fixture(scope="module")
+def scenes(postgres: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Scene]]:
+    """One with S3 and one with a directory, each with a server."""
     with ExitStack() as stack:
-        yield stack
+        found = {}
+        for store in ("s3", "local"):
+            place = tmp_path_factory.mktemp(store)
+            made = closing(Bucket(place / "store")) if store == "s3" else nullcontext(Directory(place / "store"))
+            depot = stack.enter_context(made)
+            dsn = postgres.create(template="penstock_template")
+            stack.callback(postgres.drop, dsn)
+            found[store] = Scene(place, dsn, depot, stack)
+            found[store].server()
+        yield found
 
 
 @pytest.fixture
-def s3(dsn: str, tmp_path: Path, stage: ExitStack) -> Scene:
-    return Scene(tmp_path, dsn, stage.enter_context(closing(Bucket(tmp_path / "store"))), stage)
+def s3(scenes: dict[str, Scene]) -> Scene:
+    scenes["s3"].again()
+    wire_of(scenes["s3"]).harm = wire.none
+    return scenes["s3"]
 
 
 @pytest.fixture
-def local(dsn: str, tmp_path: Path, stage: ExitStack) -> Scene:
-    return Scene(tmp_path, dsn, Directory(tmp_path / "store"), stage)
+def local(scenes: dict[str, Scene]) -> Scene:
+    scenes["local"].again()
+    return scenes["local"]
 
 
 def sender(scene: Scene, path: str, size: int, seed: int = 1) -> Sender:
-    return Sender(scene.address, scene.run_id, path, made(seed, size))
+    return Sender(lambda: scene.servers[0].grpc_address, scene.run_id, path, made(seed, size))
 
 
 def deliver(scene: Scene, *senders: Sender, pause: Pause | None = None) -> None:
@@ -98,16 +115,15 @@ def wire_of(scene: Scene) -> wire.Wire:
 
 
 def test_an_upload_is_done_and_its_answer_is_lost(s3: Scene) -> None:
-    s3.server()
     wire_of(s3).harm = wire.nth("complete", 1, CutAnswer())
     deliver(s3, sender(s3, "a.bin", 2 * _PART + 1))
-    assert wire_of(s3).struck == [("complete", CutAnswer())]
+    assert wire_of(s3).struck[-1] == ("complete", CutAnswer())
     assert s3.outcome().uploads == 1
 
 
 def test_a_server_dies_between_the_store_and_the_row(s3: Scene) -> None:
     """The object is complete, and nobody knows: whoever goes on with the upload finds it, and it is sent once."""
-    server = s3.server()
+    server = s3.servers[0]
     hold = Hold()
     wire_of(s3).harm = wire.nth("complete", 1, hold)
     one = sender(s3, "a.bin", 2 * _PART + 1)
@@ -124,7 +140,6 @@ def test_a_server_dies_between_the_store_and_the_row(s3: Scene) -> None:
 
 def test_a_begun_upload_that_nobody_knows_is_swept(s3: Scene) -> None:
     """The store has begun it, and its answer was lost every time."""
-    s3.server()
     wire_of(s3).harm = wire.nth("create", 1, CutAnswer(), times=1_000)
     one = sender(s3, "a.bin", 2 * _PART)
     with pytest.raises(grpc.RpcError) as caught:
@@ -138,7 +153,7 @@ def test_a_begun_upload_that_nobody_knows_is_swept(s3: Scene) -> None:
 
 
 def test_a_killed_server_has_what_was_stored(local: Scene) -> None:
-    server = local.server()
+    server = local.servers[0]
     one, pause = sender(local, "a.bin", 4 * _PART + 1), Pause(3 * _PART)
     with ThreadPoolExecutor(1) as pool:
         delivered = pool.submit(deliver, local, one, pause=pause)
@@ -152,7 +167,6 @@ def test_a_killed_server_has_what_was_stored(local: Scene) -> None:
 
 
 def test_a_file_that_was_changed_meanwhile_begins_anew(s3: Scene) -> None:
-    s3.server()
     one, pause = sender(s3, "a.bin", 3 * _PART), Pause(5 * _PART // 2)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(one.attempt, pause)
@@ -165,9 +179,8 @@ def test_a_file_that_was_changed_meanwhile_begins_anew(s3: Scene) -> None:
 
 def test_a_server_that_wakes_up_spoils_nothing(local: Scene) -> None:
     """It stands still in mid-upload, another replica takes the same file and one of the same size, and it goes on."""
-    first = local.server()
+    first = local.servers[0]
     one = sender(local, "a.bin", 4 * _PART)
-    one.address = lambda: first.grpc_address
     pause = Pause(7 * _PART // 2)
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(one.attempt, pause)
@@ -190,7 +203,6 @@ def test_a_server_that_wakes_up_spoils_nothing(local: Scene) -> None:
 
 
 def test_an_onlooker_sees_what_should_not_be_there(local: Scene) -> None:
-    local.server()
     sender(local, "a.bin", 100).deliver()  # not in the ledger
     with pytest.raises(AssertionError, match=r"nobody has uploaded 100 bytes"):
         local.outcome()
@@ -213,52 +225,84 @@ def test_a_ledger_knows_what_is_past() -> None:
     assert ledger.must(now) == {"a"}
 
 
+_BLOB = """
+INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, size, sha256, media_type,
+                            part_bytes, touched_ms, created_ms)
+VALUES (gen_random_uuid(), 1, 0, $1, 'a.bin', $2, 2, 100, $3, 'text/plain', 1, 0, 0)
+"""
+_ARTIFACT = """
+INSERT INTO artifacts (run_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
+SELECT run_id, path, workspace_id, experiment_id, id, size, sha256, media_type, 0 FROM artifact_blobs WHERE run_id = $1
+"""
+# What is done, how it is taken back, and what the books say meanwhile.
 _PLANTED = [
-    ("UPDATE artifacts SET sha256 = sha256('x')", "another SHA-256"),
-    ("UPDATE artifacts SET size = size + 1", "bytes long instead of"),
-    ("UPDATE artifact_blobs SET state = 1", "in state 1"),
-    ("UPDATE artifact_blobs SET path = 'b.bin'", "blob is of b.bin"),
-    ("UPDATE artifact_blobs SET key = key || 'x'", "is not in the store"),
-    ("DELETE FROM artifacts", "row of artifact_blobs"),
-    ("INSERT INTO artifact_parts SELECT id, 1, 1, 'x' FROM artifact_blobs", "rows of artifact_parts"),
+    (
+        "UPDATE artifacts SET sha256 = sha256('x')",
+        "UPDATE artifacts a SET sha256 = b.sha256 FROM artifact_blobs b WHERE b.id = a.blob_id",
+        "another SHA-256",
+    ),
+    ("UPDATE artifacts SET size = size + 1", "UPDATE artifacts SET size = size - 1", "bytes long instead of"),
+    ("UPDATE artifact_blobs SET state = 1", "UPDATE artifact_blobs SET state = 2", "in state 1"),
+    ("UPDATE artifact_blobs SET path = 'b'", "UPDATE artifact_blobs SET path = 'a.bin'", "blob is of b"),
+    (
+        "UPDATE artifact_blobs SET key = key || 'x'",
+        "UPDATE artifact_blobs SET key = rtrim(key, 'x')",
+        "not in the store",
+    ),
+    (
+        _BLOB.replace("$1", "gen_random_uuid()").replace("$2", "'k'").replace("2, 100, $3", "1, 100, NULL"),
+        "DELETE FROM artifact_blobs WHERE key = 'k'",
+        "row of artifact_blobs",
+    ),
+    (
+        "INSERT INTO artifact_parts SELECT blob_id, 1, 1, 'x' FROM artifacts",
+        "DELETE FROM artifact_parts",
+        "rows of artifact_parts",
+    ),
 ]
 
 
-async def test_the_books_find_what_is_wrong(local: Scene, dsn: str) -> None:
-    local.server()
-    deliver(local, sender(local, "a.bin", 100))
-    assert (await accounts(dsn, local.depot)).problems == []
-    conn = await asyncpg.connect(dsn)
-    for sql, problem in _PLANTED:
-        await conn.execute("CREATE TEMP TABLE IF NOT EXISTS kept AS TABLE artifacts")
-        await conn.execute("CREATE TEMP TABLE IF NOT EXISTS kept_blobs AS TABLE artifact_blobs")
-        await conn.execute(sql)
-        assert problem in "\n".join((await accounts(dsn, local.depot)).problems)
-        await conn.execute("DELETE FROM artifacts; DELETE FROM artifact_blobs")
-        await conn.execute("INSERT INTO artifact_blobs TABLE kept_blobs; INSERT INTO artifacts TABLE kept")
-    await conn.close()
-    assert isinstance(local.depot, Directory)
-    (key,) = local.depot.objects()
-    good = local.depot.read(key)
-    for path, content, problem in (
+async def test_the_books_find_what_is_wrong(db: Database, dsn: str, tmp_path: Path) -> None:
+    depot, key = Directory(tmp_path), "0/x/artifacts/a.bin"
+    run = await Runs(db, lambda _: None).create(Caller("ada", WorkspaceId(1)), NewRun())
+    good = made(1, 100)
+
+    async def wrong() -> str:
+        return "\n".join((await accounts(dsn, depot)).problems)
+
+    def write(path: str, data: bytes) -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(data)
+
+    async with db.connection() as conn:
+        await conn.execute(_BLOB, run.id, key, hashlib.sha256(good).digest())
+        await conn.execute(_ARTIFACT, run.id)
+        write(key, good)
+        assert not await wrong()
+        for sql, back, problem in _PLANTED:
+            await conn.execute(sql)
+            assert problem in await wrong()
+            await conn.execute(back)
+            assert not await wrong()
+    for path, data, problem in (
         (key, good[:-1], "99 bytes long"),
         (key, bytes(100), "another SHA-256"),
         (f"{key}.more", b"x", "object"),
         (".uploads/x", b"x", "upload"),
     ):
-        (local.depot.place / path).parent.mkdir(exist_ok=True)
-        (local.depot.place / path).write_bytes(content)
-        assert problem in "\n".join((await accounts(dsn, local.depot)).problems)
-        (local.depot.place / path).unlink()
-        (local.depot.place / key).write_bytes(good)
-    assert (await accounts(dsn, local.depot)).problems == []
+        write(path, data)
+        assert problem in await wrong()
+        (tmp_path / path).unlink()
+        write(key, good)
+        assert not await wrong()
 
 
-async def test_the_books_of_a_bucket_find_orphans(s3: Scene, dsn: str) -> None:
-    assert isinstance(s3.depot, Bucket)
-    assert (await accounts(dsn, s3.depot)).problems == []
-    s3.depot.plant("1/x/artifacts/a.bin")
-    found = (await accounts(dsn, s3.depot)).problems
-    assert len(found) == 2
-    assert "object 1/x/artifacts/a.bin" in found[0]
-    assert "upload" in found[1]
+async def test_the_books_of_a_bucket_find_orphans(dsn: str, tmp_path: Path) -> None:
+    with closing(Bucket(tmp_path / "store")) as depot:
+        assert (await accounts(dsn, depot)).problems == []
+        depot.plant("1/x/artifacts/a.bin")
+        found = (await accounts(dsn, depot)).problems
+    assert [each.partition(" of ")[0].partition(".bin ")[0] for each in found] == [
+        "orphan: object 1/x/artifacts/a.bin",
+        "orphan: upload some/prefix/1/x/artifacts/a",
+    ]

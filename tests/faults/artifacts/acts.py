@@ -22,33 +22,59 @@ _STRIKE_SECONDS = 60
 _RATE = 32 * MIB  # bytes a second: a fault shall find it under way
 
 
+_FOR_LONG = 1_000_000  # requests
+_KINDS: list[tuple[str, Act]] = [
+    ("500", Answer(500, "InternalError")),
+    ("503", Answer(503, "ServiceUnavailable")),
+    ("SlowDown", Answer(503, "SlowDown")),
+    ("late", Delay(0.5)),
+    ("slow", Slow(8 * MIB)),
+    ("request cut in the middle", CutRequest(0.5)),
+    ("done, and the answer lost", CutAnswer()),
+]
+_OPERATIONS = ("part", "complete", "put", "create", "get")
+
+
 def store_fails(scene: Scene) -> None:
     """S3 answers 500 and 503, is slow, is cut off in mid-part, and after it has done what it is asked."""
-    depot, chance = scene.depot, scene.chance
-    assert isinstance(depot, Bucket)
     scene.server()
     scene.begin()
-    kinds: list[tuple[str, Act]] = [
-        ("500", Answer(500, "InternalError")),
-        ("503", Answer(503, "ServiceUnavailable")),
-        ("SlowDown", Answer(503, "SlowDown")),
-        ("delay", Delay(0.5)),
-        ("slow", Slow(8 * MIB)),
-        ("request cut in the middle", CutRequest(0.5)),
-        ("done, and the answer lost", CutAnswer()),
-    ]
-    pairs = [(operation, *kind) for operation in ("part", "complete", "put", "create", "get") for kind in kinds]
+    pairs = [(operation, *kind) for operation in _OPERATIONS for kind in _KINDS]
     pairs += [("get", "answer cut in the middle", CutAnswer(0.5))] * 3
-    chance.shuffle(pairs)
+    scene.chance.shuffle(pairs)
     for number in scene.rounds():
-        operation, kind, act = pairs[number % len(pairs)]
-        times = chance.choice((1, 1, 2, 30))  # 30: more than anybody's patience
-        scene.strike(f"S3, {operation}: {kind}")
-        before = len(depot.wire.struck)
-        depot.wire.harm = wire.nth(operation, chance.choice((1, 2)), act, times)
-        _wait(lambda before=before: len(depot.wire.struck) > before, f"{operation} to strike")  # type: ignore[misc]
-        time.sleep(chance.uniform(0, 1) if times > 2 else 0)
-        depot.wire.harm = wire.none
+        _fail(scene, *pairs[number % len(pairs)])
+
+
+def _fail(scene: Scene, operation: str, kind: str, act: Act) -> None:
+    """Until it has struck, and sometimes for longer than the server's patience."""
+    depot, chance = scene.depot, scene.chance
+    assert isinstance(depot, Bucket)
+    times = chance.choice((1, 1, 1, 2, _FOR_LONG if scene.size.faults > 10 else 1))
+    scene.strike(f"S3, {operation}: {kind}")
+    before = len(depot.wire.struck)
+    depot.wire.harm = wire.nth(operation, chance.choice((1, 2)), act, times)
+    _wait(lambda: len(depot.wire.struck) > before, f"{operation} to strike")
+    time.sleep(chance.uniform(2, 12) if times == _FOR_LONG else 0)
+    depot.wire.harm = wire.none
+
+
+def direct(scene: Scene) -> None:
+    """Clients write to S3 themselves, to signed addresses: S3 fails them, and they are killed."""
+    depot = scene.depot
+    assert isinstance(depot, Bucket)
+    scene.server(PENSTOCK_ARTIFACTS_MODE="direct")
+    players = _players(scene, scene.address)
+    scene.begin(*players)
+    kinds = scene.chance.sample(_KINDS, len(_KINDS))
+    for number in scene.rounds(parts=False):
+        if number % 3:
+            _fail(scene, scene.chance.choice(("part", "part", "complete", "create")), *kinds[number % len(kinds)])
+        else:
+            asked = depot.wire.asked["part"]
+            _wait(lambda asked=asked: depot.wire.asked["part"] > asked, "a part on its way")  # type: ignore[misc]
+            scene.strike("SIGKILL of a client that writes to S3")
+            max(players, key=lambda each: each.busy).kill()
 
 
 def store_restarted(scene: Scene) -> None:
@@ -88,7 +114,7 @@ def server_still(scene: Scene) -> None:
         standing.append(server.grpc_address)
         server.signal(signal.SIGSTOP)
         for member in members:
-            member.close()  # a client whose patience is at its end
+            member.break_off()  # a client whose patience is at its end
         time.sleep(scene.chance.uniform(0.2, 2.0))
         server.signal(signal.SIGCONT)
         standing.clear()
@@ -108,15 +134,15 @@ def client_killed(scene: Scene) -> None:
     """SIGKILL of a client in mid-upload; the next one that is told to upload this file goes on with it."""
     proxy = scene.proxy(scene.server())
     proxy.slow(_RATE)
-    players = [
-        Player(scene.directory / f"player-{each}", lambda: proxy.address, scene.run_id)
-        for each in range(scene.size.members)
-    ]
+    players = _players(scene, lambda: proxy.address)
     scene.begin(*players)
     for _ in scene.rounds():
-        player = max(players, key=lambda each: each.busy)
         scene.strike("SIGKILL of a client")
-        player.kill()
+        max(players, key=lambda each: each.busy).kill()
+
+
+def _players(scene: Scene, address: Callable[[], str]) -> list[Player]:
+    return [Player(scene.directory / f"player-{each}", address, scene.run_id) for each in range(scene.size.members)]
 
 
 def database_dies(scene: Scene) -> None:

@@ -55,9 +55,15 @@ class Raw:
             self.resumed += sender.resumed
             self.sent += sender.sent
 
-    def close(self) -> None:
-        """Breaks off."""
+    def break_off(self) -> None:
+        """What is being sent is sent again, in part."""
         if (sender := self._sender) is not None:
+            sender.cancel()
+
+    def close(self) -> None:
+        """Ends it."""
+        if (sender := self._sender) is not None:
+            sender.over = True
             sender.cancel()
 
 

@@ -40,6 +40,7 @@ CAMPAIGNS = {
     "artifacts-server-still-local": Campaign("SIGSTOP, directory", acts.server_still, "directory", _long(20)),
     "artifacts-replicas-hopped": Campaign("uploads hop between replicas", acts.replicas_hopped, "s3", _long(60)),
     "artifacts-client-killed": Campaign("SIGKILL of clients", acts.client_killed, "s3", _long(20)),
+    "artifacts-direct": Campaign("clients write to S3 themselves", acts.direct, "s3", _long(40)),
     "artifacts-database-dies": Campaign("PostgreSQL killed or stopped", acts.database_dies, "s3", _long(15)),
     "artifacts-disk-full": Campaign("the store's disk is full", acts.disk_full, "disk", _long(15)),
     "artifacts-digests-wrong": Campaign("digests that do not agree", acts.digests_wrong, "s3", _long(60)),

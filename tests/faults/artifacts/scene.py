@@ -112,10 +112,21 @@ class Scene:
         self._closing.callback(server.kill)
         server.wait_ready()
         if not self.run_id:
-            with server.channel() as channel:
-                self.run_id = RunServiceStub(channel).CreateRun(ru.CreateRunRequest()).run.run_id
+            self._make_run()
         self.look(server.grpc_address)
         return server
+
+    def again(self) -> None:
+        """Another run, and nothing has been seen of it: the servers and the store are the same."""
+        self.ledger = Ledger()
+        self.strikes, self._onlookers = [], []
+        self._make_run()
+        for server in self.servers:
+            self.look(server.grpc_address)
+
+    def _make_run(self) -> None:
+        with self.servers[0].channel() as channel:
+            self.run_id = RunServiceStub(channel).CreateRun(ru.CreateRunRequest()).run.run_id
 
     def proxy(self, server: ServerProcess) -> Proxy:
         """A network before a server."""
@@ -139,13 +150,13 @@ class Scene:
         self._closing.callback(self._crew.close)
         return self._crew
 
-    def rounds(self, pause: float = 0.5) -> Iterator[int]:
-        """One round a fault, each when a file is under way, and mostly when some of its parts are stored."""
+    def rounds(self, pause: float = 0.5, *, parts: bool = True) -> Iterator[int]:
+        """One round a fault, each when a file is under way; with `parts`, mostly when some of them are stored."""
         assert self._crew is not None
         for number in range(self.size.faults):
             time.sleep(self.chance.uniform(0, pause))
             self._crew.wait_busy()
-            if self.chance.random() < 0.8:
+            if parts and self.chance.random() < 0.8:
                 self.wait_stored(1)
             yield number
 

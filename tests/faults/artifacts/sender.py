@@ -54,6 +54,7 @@ class Sender:
         self.data = data
         self.rate = rate
         self.digest = hashlib.sha256(data).digest()
+        self.over = False  # it is not tried again
         self.tries = 0
         self.sent = 0  # bytes, over all tries
         self.resumed = 0  # tries that did not begin at the beginning
@@ -69,7 +70,7 @@ class Sender:
                 return self.attempt(pause)
             except grpc.RpcError as error:
                 self.errors.append(error.code())
-                if error.code() not in _AGAIN or time.monotonic() > deadline:
+                if error.code() not in _AGAIN or self.over or time.monotonic() > deadline:
                     raise
             pause = None
             time.sleep(_WAIT)
