@@ -56,7 +56,7 @@ def environment(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def opened(endpoint: str, root: str = "s3://tests/some/prefix", **options: Any) -> AsyncIterator[Store]:
+async def opened(endpoint: str | None, root: str = "s3://tests/some/prefix", **options: Any) -> AsyncIterator[Store]:
     parsed = parse_root(root)
     assert isinstance(parsed, S3Root)
     store = await open_store(parsed, S3Options(endpoint=endpoint, **options))
@@ -237,6 +237,22 @@ def test_a_cancelled_call_sends_nothing_of_what_its_buffer_has_next() -> None:
         assert b"\1" not in received
 
     uvloop.run(main())  # as servers do: it keeps what is not sent, and copies nothing
+
+
+async def test_an_object_that_somebody_has_cut(store: Store) -> None:
+    await store.put(KEY, b"weights", "text/plain")
+    for start in (0, 100):
+        with pytest.raises(StoreRefused, match="shorter than it was when it came; see who else"):
+            await content(store, KEY, start, 1000)
+
+
+async def test_an_endpoint_that_is_something_else() -> None:
+    with front() as it:
+        it.replies.extend([Reply(200, "<html>Welcome</html>")] * 2)
+        async with opened(it.endpoint, attempts=1) as store:
+            for part in (store.begin(KEY, "text/plain"), store.put_part(KEY, "u", 1, 0, b"x")):
+                with pytest.raises(StoreRefused, match="correct the s3_ settings"):
+                    await part
 
 
 # A store that restarts, or is away.
@@ -584,6 +600,7 @@ async def test_a_part_that_is_not_what_its_digest_says_is_refused(store: Store) 
     ("endpoint", "addressing", "where"),
     [
         (None, "auto", "https://tests.s3.eu-west-1.amazonaws.com/some/prefix/"),
+        (None, "virtual", "https://tests.s3.eu-west-1.amazonaws.com/some/prefix/"),
         (None, "path", "https://s3.eu-west-1.amazonaws.com/tests/some/prefix/"),
         ("https://s3.example.com", "auto", "https://s3.example.com/tests/some/prefix/"),
         ("http://minio:9000", "auto", "http://minio:9000/tests/some/prefix/"),
@@ -594,6 +611,14 @@ async def test_a_part_that_is_not_what_its_digest_says_is_refused(store: Store) 
 async def test_where_the_bucket_stands_in_an_address(endpoint: Any, addressing: Any, where: str) -> None:
     async with opened(endpoint, addressing=addressing, region="eu-west-1") as store:
         assert (await store.sign_read(KEY, 60)).startswith(f"{where}{KEY}?")
+
+
+async def test_an_endpoint_from_the_environment_is_addressed_as_one_of_ours(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://minio:9000")
+    async with opened(None, region="eu-west-1") as store:
+        assert (await store.sign_read(KEY, 60)).startswith(f"http://minio:9000/tests/some/prefix/{KEY}?")
 
 
 def test_who_has_a_directory_does_not_load_what_s3_needs() -> None:

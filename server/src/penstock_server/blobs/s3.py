@@ -24,7 +24,7 @@ from botocore import exceptions
 from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from penstock_server.blobs.s3_errors import Answer, meaning
+from penstock_server.blobs.s3_errors import Answer, meaning, shortened
 from penstock_server.blobs.store import Begun, Bytes, S3Options
 from penstock_server.model.artifacts import MIB, Part, S3Root
 from penstock_server.model.errors import Busy, NotFound, PenstockError, StoreRefused, Unavailable, UploadGone
@@ -36,6 +36,7 @@ _AWAY_SECONDS = 2.0
 _WAIT_SECONDS = 30.0
 _DELETES_MOST = 1000
 _HASHED_AT_ONCE = 64 * 1024
+_CORRECT = "correct the s3_ settings, or AWS's configuration on this machine"
 _ENCRYPTION = {
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
@@ -67,7 +68,7 @@ class S3Store:
         """Makes ready, and calls nobody yet. Raises StoreRefused when there is something wrong on our side."""
         config = AioConfig(
             signature_version="s3v4",
-            s3={"addressing_style": _addressing(options)},
+            s3={"addressing_style": options.addressing},
             retries={"mode": "standard", "total_max_attempts": options.attempts},
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -90,6 +91,9 @@ class S3Store:
                     config=config,
                 )
             )
+        if options.addressing == "auto":
+            # Where requests go is settled by now. Addresses at AWS would be of no region, and answer with a redirect.
+            client.meta.config.s3["addressing_style"] = "virtual"
         for call in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"choose-signer.s3.{call}", _choose_signer)
         return cls(root, options, session, client, closing)
@@ -180,7 +184,7 @@ class S3Store:
                 if gathered:
                     yield b"".join(gathered)
                 if start + size < end:
-                    raise Unavailable(f"the artifacts' store gave less of {key!r} than was asked for", _AWAY_SECONDS)
+                    raise shortened(key)
 
     async def _enter_readers(self) -> None:
         try:
@@ -255,14 +259,6 @@ class S3Store:
 
     def _at(self, key: str) -> dict[str, Any]:
         return {"Bucket": self._root.bucket, "Key": self._root.key(key)}
-
-
-def _addressing(options: S3Options) -> str:
-    """`auto` is botocore's: the path where an endpoint is given, whose bucket.host has a name seldom, else virtual.
-
-    Said outright for AWS, as it presigns an address of no region else, which answers with a redirect.
-    """
-    return "virtual" if options.addressing == "auto" and options.endpoint is None else options.addressing
 
 
 class _Body(Payload):
@@ -384,6 +380,8 @@ def _translated(root: S3Root, key: str) -> Iterator[None]:
         raise _answer(error, root, key) from None
     except (exceptions.BotoCoreError, aiohttp.ClientError, TimeoutError, ConnectionError) as error:
         raise _failure(error) from error
+    except KeyError as error:
+        raise StoreRefused(f"its answer has no {error}, as S3's would", _CORRECT) from error
 
 
 def _answer(error: exceptions.ClientError, root: S3Root, key: str) -> PenstockError:
@@ -423,7 +421,7 @@ def _failure(error: Exception) -> PenstockError:
             return Unavailable(f"the artifacts' store is not to be reached ({_cause(error)})", _AWAY_SECONDS)
         case exceptions.HTTPClientError() | aiohttp.ClientError() | TimeoutError() | ConnectionError():
             return Unavailable(f"the connection to the artifacts' store broke ({_cause(error)})", _AWAY_SECONDS)
-    return StoreRefused(str(error), "correct the s3_ settings, or AWS's configuration on this machine")
+    return StoreRefused(str(error)[:300], _CORRECT)
 
 
 def _cause(error: Exception) -> object:

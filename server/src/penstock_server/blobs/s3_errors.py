@@ -43,6 +43,8 @@ def meaning(answer: Answer, bucket: str, key: str) -> PenstockError:
     match answer.code:
         case "NoSuchKey":
             return NotFound("object", key)
+        case "InvalidRange":
+            return shortened(key)
         case "NoSuchUpload" | "InvalidPart":  # the second: parts are gone, or another wrote over them
             return UploadGone(f"of {key!r}")
         case "NotImplemented" if "cannot be replaced" in answer.message:  # rclone, of a part that is another now
@@ -71,6 +73,11 @@ def meaning(answer: Answer, bucket: str, key: str) -> PenstockError:
         case "BadDigest" | "XAmzContentSHA256Mismatch" | "IncompleteBody":
             return Unavailable("the artifacts' store received other bytes than were sent", _BUSY_SECONDS)
     return _by_status(answer, said, bucket)
+
+
+def shortened(key: str) -> StoreRefused:
+    """An object is not what was put there."""
+    return StoreRefused(f"{key!r} is shorter than it was when it came", "see who else writes to the bucket")
 
 
 def _by_status(answer: Answer, said: str, bucket: str) -> PenstockError:
