@@ -6,11 +6,11 @@ import enum
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock_server import ports
-from penstock_server.blobs import S3Options, check
+from penstock_server import app, ports
+from penstock_server.blobs import check
 from penstock_server.config import CONNECTIONS_BESIDE_POOL, Address, Settings
 from penstock_server.model.errors import PenstockError
 from penstock_server.postgres import fitness, migrations
@@ -97,15 +97,7 @@ def _ports(settings: Settings, *, running: bool) -> Iterator[Finding]:
 
 
 async def _artifacts(settings: Settings) -> AsyncIterator[Finding]:
-    options = S3Options(
-        endpoint=settings.s3_endpoint,
-        region=settings.s3_region,
-        addressing=settings.s3_addressing,
-        encryption=settings.s3_encryption,
-        kms_key=settings.s3_kms_key,
-        ca_bundle=settings.s3_ca_bundle,
-        attempts=2,
-    )
+    options = replace(app.s3_options(settings), attempts=2)  # who waits here looks at it
     async for sight in check.examine(settings.store, options, direct=settings.artifacts_mode == "direct"):
         bad = Verdict.BAD if sight.grave else Verdict.WARNING
         yield Finding(bad if sight.remedy else Verdict.GOOD, sight.subject, sight.found, sight.remedy)
