@@ -29,6 +29,8 @@ def test_the_table_of_settings_is_that_of_the_server() -> None:
     def shown(default: object) -> str:
         if default is None:
             return ""
+        if isinstance(default, bool):
+            return str(default).lower()
         return default.human_readable() if isinstance(default, ByteSize) else str(default)
 
     documented = {name: default for name, default, _ in rows("setting")}
