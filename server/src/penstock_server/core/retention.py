@@ -83,8 +83,9 @@ class Retention:
         extent = await retention.extent(conn, [run_id])
         await retention.empty(conn, run_id)
         async with conn.transaction():
-            await retention.drop(conn, run_id)
-        removed.add(1, extent)
+            dropped = await retention.drop(conn, run_id)
+        if dropped:
+            removed.add(1, extent)
 
     async def _runs(self, conn: Connection, before_ms: int) -> AsyncIterator[list[RunId]]:
         after: RunId | None = None

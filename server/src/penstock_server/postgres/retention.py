@@ -125,18 +125,20 @@ def _count(tag: str) -> int:
     return int(tag.rpartition(" ")[2])
 
 
-_DROP = (
-    "DELETE FROM metric_segments WHERE run_id = $1",
-    "DELETE FROM metric_chunks WHERE run_id = $1",
-    "DELETE FROM runs WHERE id = $1",
-)
+_DROP_SEGMENTS = "DELETE FROM metric_segments WHERE run_id = $1"
+_DROP_CHUNKS = "DELETE FROM metric_chunks WHERE run_id = $1"
+_DROP = "DELETE FROM runs WHERE id = $1 RETURNING id"
 
 
-async def drop(conn: Connection, run_id: RunId) -> None:
-    """Removes an emptied run, in the caller's transaction, with what a compaction made of it meanwhile."""
+async def drop(conn: Connection, run_id: RunId) -> bool:
+    """Removes an emptied run, in the caller's transaction, with what a compaction made of it meanwhile.
+
+    False when it is gone.
+    """
     await segments.hold(conn, run_id)
-    for statement in _DROP:
-        await conn.execute(statement, run_id)
+    await conn.execute(_DROP_SEGMENTS, run_id)
+    await conn.execute(_DROP_CHUNKS, run_id)
+    return await conn.fetchval(_DROP, run_id) is not None
 
 
 _DROP_EXPERIMENT = """
