@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,12 +74,12 @@ def front(behind: str = "") -> Iterator[Front]:
         def _hand_on(self, sent: bytes, reply: Reply | None) -> None:
             connection = HTTPConnection(urlsplit(behind).netloc, timeout=60)
             headers = dict(self.headers.items()) | {"Host": self.headers["Host"]}
-            connection.request(self.command, self.path, sent, headers)
-            answer = connection.getresponse()
-            body = answer.read()
+            with closing(connection):
+                connection.request(self.command, self.path, sent, headers)
+                answer = connection.getresponse()
+                body = answer.read()
             kept = {name: value for name, value in answer.getheaders() if name.lower() not in it.headers}
             self._send(answer.status, kept | it.headers, body, reply.cut if reply else None)
-            connection.close()
 
         def _send(self, status: int, headers: dict[str, str], body: bytes, cut: int | None = None) -> None:
             self.send_response_only(status)

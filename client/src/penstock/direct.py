@@ -74,7 +74,8 @@ class Http:
         wanted = {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
         where, connection, response = self._ask("GET", url, wanted)
         try:
-            if response.status != http.client.PARTIAL_CONTENT:
+            # Some say 200 with a range, too.
+            if not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 body = response.read(_MESSAGE_BYTES)
                 connection.close()
                 raise _refusal(where, response.status, body)
