@@ -288,6 +288,24 @@ async def test_a_store_that_is_away_is_waited_for_and_comes_back(tmp_path: Path)
             assert await content(store, KEY, 0, 7) == b"weights"
 
 
+async def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock_server.blobs.s3._READ_SECONDS", 0.2)
+    over = asyncio.Event()
+
+    async def take_nothing(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    listener = await asyncio.start_server(take_nothing, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener, opened(f"http://127.0.0.1:{port}", attempts=1) as store:
+        with pytest.raises(Unavailable, match="broke"):
+            await store.put_part(KEY, "u", 1, 0, bytes(32 * MIB))  # more than there is room for on the way
+        with pytest.raises(Unavailable, match="broke"):
+            await store.put(KEY, b"x", "text/plain")
+        over.set()
+
+
 # What is set up wrongly.
 
 
@@ -453,7 +471,8 @@ async def test_where_the_shortcut_does_not_lead_to_the_end(before: Front, server
         before.replies.append(reply)
         for number in range(3):
             await store.put(f"{RUN}/{number}", b"x", "text/plain")
-    assert len(before.asked) == 4
+    by_botocore = ["amz-sdk-request" in each.headers for each in before.asked]
+    assert by_botocore == [False, True] + [reply.status == 403] * 2
     server.wipe()
 
 

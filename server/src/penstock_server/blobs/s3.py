@@ -290,7 +290,9 @@ class _Body(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         for start in range(0, len(self), MIB):
             # A copy: what a cancelled call has not sent yet goes out when its buffer has other bytes in it already.
-            await writer.write(bytes(self._value[start : start + MIB]))
+            piece = bytes(self._value[start : start + MIB])
+            async with asyncio.timeout(_READ_SECONDS):  # aiohttp would wait for a store that takes nothing for ever
+                await writer.write(piece)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return bytes(self._value).decode(encoding, errors)
