@@ -1,0 +1,216 @@
+"""Artifacts of a peer that says what no good server would, or says it at a bad moment."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+import pytest
+
+import penstock
+from penstock import errors
+from penstock.downloads import SMALL
+from penstock.v1 import artifacts_pb2 as pb
+from penstock.v1.artifacts_pb2_grpc import ArtifactServiceServicer, add_ArtifactServiceServicer_to_server
+from penstock.wire import CHUNK, chunk_in, chunk_message
+
+RUN = 32 * "0"
+DATA = b"what is asked for"
+
+
+class Liar(ArtifactServiceServicer):
+    """Gives `data` for everything; `refusals` come first, to any call: code, metadata."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.data = DATA
+        self.sha256 = hashlib.sha256(DATA).digest()
+        self.size: int | None = None
+        self.gives = DATA  # in a download
+        self.refusals: deque[tuple[grpc.StatusCode, dict[str, str]]] = deque()
+        self.calls: Counter[str] = Counter()
+        self.headers: list[pb.UploadHeader] = []
+        self.route = pb.ARTIFACT_ROUTE_SERVER
+
+    def artifact(self, path: str) -> pb.Artifact:
+        return pb.Artifact(path=path, size=len(self.data) if self.size is None else self.size, sha256=self.sha256)
+
+    def called(self, name: str, context: grpc.ServicerContext) -> None:
+        self.calls[name] += 1
+        if self.refusals:
+            refuse(context, *self.refusals.popleft())
+
+    def ListArtifacts(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return pb.ListArtifactsResponse(artifacts=[self.artifact(path) for path in self.paths])
+
+    def StatArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if not self.paths:
+            refuse(context, grpc.StatusCode.NOT_FOUND, {"penstock-error": "NotFound"})
+        return pb.StatArtifactResponse(artifact=pb.Artifact(path=request.path, is_directory=True))
+
+    def LocateArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return pb.LocateArtifactResponse(artifact=self.artifact(request.path), route=pb.ARTIFACT_ROUTE_SERVER)
+
+    def DownloadArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.called("download", context)
+        yield pb.DownloadArtifactResponse(artifact=self.artifact(request.path))
+        for at in range(0, len(self.gives), CHUNK):
+            yield pb.DownloadArtifactResponse(chunk=self.gives[at : at + CHUNK])
+
+    def BeginUpload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.calls["begin"] += 1
+        return pb.BeginUploadResponse(upload_id=f"{self.calls['begin']}", part_bytes=8 << 20, route=self.route)
+
+    def UploadArtifact(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        self.headers.append(next(requests).header)
+        self.called("upload", context)
+        digest = hashlib.sha256(self.headers[-1].data)
+        for message in requests:
+            digest.update(message.chunk)
+        path = self.headers[-1].path
+        return pb.UploadArtifactResponse(artifact=pb.Artifact(path=path, sha256=digest.digest()))
+
+
+def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, facts: dict[str, str]) -> NoReturn:
+    context.set_trailing_metadata(tuple(facts.items()))
+    context.abort(code, "as the test has it")
+    raise AssertionError
+
+
+@pytest.fixture
+def liar() -> Liar:
+    return Liar()
+
+
+@pytest.fixture
+def client(liar: Liar) -> Iterator[penstock.Client]:
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    add_ArtifactServiceServicer_to_server(liar, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with penstock.Client(f"127.0.0.1:{port}") as client:
+        yield client
+    server.stop(None).wait()
+
+
+def test_names_that_lead_elsewhere_are_not_written(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    bad = ["../up", "/abs", "a/../../up", "a\\..\\up", "", "a//b", "./a", "C:/a", "a\0b"]
+    liar.paths = [*bad, "good/file"]
+    with pytest.raises(errors.TransferFailed, match="9 of 10 files failed") as raised:
+        client.download_artifacts(RUN, "", tmp_path / "in" / "here")
+    assert sorted(raised.value.failures) == sorted(bad)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / "in/here/good/file"]
+    assert (tmp_path / "in/here/good/file").read_bytes() == DATA
+
+
+def test_what_is_not_below_the_directory_is_not_taken(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    liar.paths = ["models2/a", "other", "models/a"]
+    with pytest.raises(errors.TransferFailed, match="2 of 3 files failed"):
+        client.download_artifacts(RUN, "models", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("gives", [b"something else    ", b"", DATA + b"more"])
+def test_other_bytes_than_were_stored_are_never_there(
+    client: penstock.Client, liar: Liar, tmp_path: Path, gives: bytes
+) -> None:
+    liar.paths, liar.gives = ["a"], gives
+    with pytest.raises(errors.TransferFailed, match="arrived damaged"):
+        client.download_artifacts(RUN, "", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert liar.calls["download"] == 3
+    with pytest.raises(errors.Unavailable, match="arrived damaged"):
+        client.read_artifact(RUN, "a", patience=0)
+
+
+@pytest.mark.parametrize("gives", [bytes(2 * SMALL), b""])
+def test_other_bytes_of_ranges_are_never_there(
+    client: penstock.Client, liar: Liar, tmp_path: Path, gives: bytes
+) -> None:
+    liar.paths, liar.size, liar.gives = ["a"], 3 * SMALL, gives
+    with pytest.raises(errors.TransferFailed, match="ended before its end" if not gives else "more came"):
+        client.download_artifacts(RUN, "", tmp_path, patience=0)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "facts"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, {"penstock-error": "Unavailable", "retry-after-ms": "10"}),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, {"penstock-error": "StoreFull", "retry-after-ms": "10"}),
+        (grpc.StatusCode.ABORTED, {"penstock-error": "UploadGone"}),
+        (grpc.StatusCode.INTERNAL, {}),  # of a proxy, say
+        (grpc.StatusCode.UNKNOWN, {}),
+        (grpc.StatusCode.CANCELLED, {}),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, {}),
+    ],
+)
+@pytest.mark.parametrize("size", [10, 3 << 20])
+def test_what_passes_is_tried_again(
+    client: penstock.Client, liar: Liar, code: grpc.StatusCode, facts: dict[str, str], size: int
+) -> None:
+    liar.refusals.extend([(code, facts)] * 2)
+    data = bytes(size)
+    assert client.upload_artifact(RUN, data, "a").sha256 == hashlib.sha256(data).hexdigest()
+    assert liar.calls["upload"] == 3
+    if size > CHUNK:
+        # What is gone on with is one's own, and all that is known of the bytes is told.
+        assert [header.upload_id for header in liar.headers] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("size", [10, 3 << 20])
+def test_a_fault_of_the_server_is_told_at_once(client: penstock.Client, liar: Liar, size: int) -> None:
+    for code, cls in (
+        (grpc.StatusCode.INTERNAL, errors.ServerError),
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidArgument),
+        (grpc.StatusCode.FAILED_PRECONDITION, errors.FailedPrecondition),
+    ):
+        liar.calls.clear()
+        liar.refusals.append((code, {"x-request-id": "1"}))
+        with pytest.raises(cls):
+            client.upload_artifact(RUN, bytes(size), "a")
+        assert liar.calls["upload"] == 1
+
+
+def test_patience_ends(client: penstock.Client, liar: Liar) -> None:
+    busy = (grpc.StatusCode.RESOURCE_EXHAUSTED, {"penstock-error": "Busy", "retry-after-ms": "60000"})
+    liar.refusals.append(busy)
+    begun = time.monotonic()
+    with pytest.raises(errors.Busy) as raised:
+        client.upload_artifact(RUN, b"x", "a", patience=5)
+    assert time.monotonic() - begun < 5  # it was told not to come again before that
+    assert raised.value.facts["penstock-error"] == "Busy"
+    assert liar.calls["upload"] == 1
+
+
+def test_aborted_calls_are_told_apart() -> None:
+    def error(name: str) -> type:
+        return type(errors.from_status(grpc.StatusCode.ABORTED, "x", (("penstock-error", name),), "t"))
+
+    assert error("Changed") is errors.Changed
+    assert error("UploadGone") is errors.UploadGone
+    assert error("Fenced") is error("") is errors.Retryable
+
+
+def test_a_way_that_is_not_known_is_told(client: penstock.Client, liar: Liar) -> None:
+    liar.route = 77
+    with pytest.raises(errors.ServerError, match="route 77"):
+        client.upload_artifact(RUN, bytes(3 << 20), "a")
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, CHUNK])
+def test_chunks_are_written_and_read_as_protobuf_does(size: int) -> None:
+    data = bytes(size)
+    assert chunk_message(data) == pb.UploadArtifactRequest(chunk=data).SerializeToString()
+    raw = pb.DownloadArtifactResponse(chunk=data).SerializeToString()
+    found = chunk_in(raw)
+    assert found is not None
+    assert bytes(found) == data
+    assert chunk_in(raw + b"\x18\x01") is None  # with a field of a later day, it is protobuf's
+    assert chunk_in(pb.DownloadArtifactResponse(artifact=pb.Artifact(path="a")).SerializeToString()) is None
