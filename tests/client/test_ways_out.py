@@ -351,7 +351,9 @@ def test_no_call_is_left_to_the_end_of_the_interpreter() -> None:
                 run.log({"loss": 0.5})
             assert run.state == "closed"
             assert peer.writer.streams == 2
-            gone = [type(each) for each in gc.get_objects() if isinstance(each, grpc.RpcError)]
+            # An error of the peer's own is no call.
+            errors = [each for each in gc.get_objects() if isinstance(each, grpc.RpcError)]
+            gone = [type(each) for each in errors if isinstance(each, grpc.Call)]
             assert gone == []
     finally:
         gc.enable()
