@@ -13,7 +13,6 @@ from test_artifact_transfers import content, file, names
 
 import penstock
 from penstock import direct, errors
-from penstock.effort import Stopped
 from s3 import S3Server
 from s3_front import Front, Reply, front, refusal
 from servers import ServerProcess
@@ -175,7 +174,7 @@ def test_an_upload_that_is_given_up_leaves_nothing(
     source = file(tmp_path / "a.bin", 60 * MIB)
     stop = threading.Event()
     begun = len(before.asked)
-    with pytest.raises(Stopped):
+    with pytest.raises(errors.Stopped):
         client.upload_artifact(run_id, source, progress=first(stop.set), stop=stop)
     with pytest.raises(errors.NotFound):
         client.stat_artifact(run_id, "a.bin")

@@ -22,7 +22,6 @@ from peer import eventually
 import penstock
 from penstock import errors, uploads
 from penstock.downloads import RANGE_BYTES, SMALL
-from penstock.effort import Stopped
 from penstock.wire import CHUNK, Wire
 from servers import ServerProcess
 
@@ -207,6 +206,26 @@ def test_an_upload_that_is_cut_off_goes_on(
     assert line.up < (48 + 48 - 3 * 8) * MIB  # what was stored was not sent again
 
 
+def test_an_upload_outlives_its_server(dsn: str, tmp_path: Path) -> None:
+    source = file(tmp_path / "a.bin", 48 * MIB)
+    moved: list[int] = []
+    with ServerProcess(tmp_path / "data", dsn=dsn) as server, Line(server.start().wait_ready().grpc_address) as line:
+
+        def kill(count: int) -> None:
+            moved.append(count)
+            if min(moved) >= 0 and sum(moved) >= 34 * MIB:
+                eventually(lambda: stored(server, run_id)[0] >= 3)
+                server.kill()
+                server.start()
+
+        with penstock.Client(line.url) as client:
+            run_id = client.create_run("artifacts").id
+            client.upload_artifact(run_id, source, progress=kill)
+            assert min(moved) < 0
+            assert client.read_artifact(run_id, "a.bin") == source.read_bytes()
+        assert line.up < (48 + 48 - 3 * 8) * MIB
+
+
 def test_a_download_that_is_cut_off_goes_on(
     client: penstock.Client, far: penstock.Client, line: Line, run_id: str, tmp_path: Path
 ) -> None:
@@ -287,7 +306,7 @@ def test_what_came_of_another_artifact_is_not_mixed_in(client: penstock.Client, 
     for seed in (0, 1):
         client.upload_artifact(run_id, file(tmp_path / "a.bin", 20 * MIB, seed))
         stop.clear()
-        with pytest.raises(Stopped):
+        with pytest.raises(errors.Stopped):
             client.download_artifacts(run_id, "a.bin", tmp_path / "b.bin", progress=lambda _: stop.set(), stop=stop)
         assert names(tmp_path) == [".b.bin.penstock-part", "a.bin"]
     assert client.download_artifacts(run_id, "a.bin", tmp_path / "b.bin").read_bytes() == content(20 * MIB, 1)
@@ -305,7 +324,7 @@ def test_a_part_that_is_damaged_is_noticed_and_fetched_again(
         if sum(moved) > 12 * MIB:
             stop.set()
 
-    with pytest.raises(Stopped):
+    with pytest.raises(errors.Stopped):
         client.download_artifacts(run_id, "a.bin", tmp_path / "b.bin", progress=some, stop=stop)
     with (tmp_path / ".b.bin.penstock-part").open("r+b") as part:
         part.write(b"not what came")
@@ -391,7 +410,7 @@ def test_an_upload_can_be_stopped_and_gone_on_with(
             eventually(lambda: stored(server, run_id)[0] >= 3)
             stop.set()
 
-    with pytest.raises(Stopped):
+    with pytest.raises(errors.Stopped):
         far.upload_artifact(run_id, source, progress=some, stop=stop)
     with pytest.raises(errors.NotFound):
         far.stat_artifact(run_id, "a.bin")
@@ -400,7 +419,7 @@ def test_an_upload_can_be_stopped_and_gone_on_with(
     far.upload_artifact(run_id, source)
     assert line.up - sent < (48 - 3 * 8 + 1) * MIB
     stop.set()
-    with pytest.raises(Stopped):
+    with pytest.raises(errors.Stopped):
         far.upload_artifact(run_id, b"small", "small", stop=stop)
 
 

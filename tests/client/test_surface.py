@@ -227,7 +227,26 @@ def test_a_status_prints_its_name() -> None:
 
 def test_what_calls_take_and_give_can_be_named() -> None:
     assert all(getattr(penstock, name).__name__.endswith(name) for name in penstock.__all__)
-    assert {"Point", "Rejection", "View"} <= set(penstock.__all__)
+    assert {"Artifact", "Point", "Rejection", "View"} <= set(penstock.__all__)
+
+
+def test_both_clients_have_the_same_calls() -> None:
+    blocking, coroutine = (
+        {name for name in dir(client) if not name.startswith("_")} for client in (penstock.Client, penstock.AsyncClient)
+    )
+    assert blocking == coroutine
+    for name in blocking:
+        assert getattr(penstock.Client, name).__doc__, f"{name} is not described"
+    transfers = {name for name in blocking if "artifact" in name}
+    assert transfers == {
+        "delete_artifact",
+        "download_artifacts",
+        "list_artifacts",
+        "read_artifact",
+        "stat_artifact",
+        "upload_artifact",
+        "upload_artifacts",
+    }
 
 
 def test_a_single_name_is_a_list_of_one(client: penstock.Client) -> None:

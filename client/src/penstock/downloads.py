@@ -54,7 +54,7 @@ def download_artifacts(
             directory, the directory that it becomes. None: what it is called, in the current directory.
         progress: called with the bytes done since its last call, from any thread; with a negative number when some
             have to come again.
-        stop: once it is set, this ends with `effort.Stopped`.
+        stop: once it is set, this ends with `errors.Stopped`.
         patience: how many seconds nothing may advance before it gives up; None: it never does.
 
     Raises:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from penstock.errors import PenstockError, Retryable
+from penstock.errors import PenstockError, Retryable, Stopped
 
 T = TypeVar("T")
 Progress = Callable[[int], None]
@@ -16,10 +16,6 @@ Progress = Callable[[int], None]
 PATIENCE = 60.0  # seconds
 _LEAST, _MOST = 0.1, 5.0  # seconds between tries
 _LOOK = 0.1
-
-
-class Stopped(Exception):
-    """Whoever wanted the transfer has set its `stop`. What is stored of it stays, to be gone on with."""
 
 
 class Effort:

@@ -18,7 +18,8 @@
     ├── TransferFailed         some files of many; `failures` says which, and why
     └── ServerError            a bug of the server, or a version that does not fit
 
-`str()` of each is the server's own sentence. Logging to a run raises none of them.
+`str()` of each is the server's own sentence. Logging to a run raises none of them. Stopped, which is none of them,
+ends a transfer that was told to.
 """
 
 from __future__ import annotations
@@ -100,6 +101,10 @@ class TransferFailed(PenstockError):
         more = f"; and {len(failures) - _TOLD} more" if len(failures) > _TOLD else ""
         super().__init__(f"{len(failures)} of {of} files failed: {told}{more}")
         self.failures = dict(failures)
+
+
+class Stopped(Exception):
+    """Whoever wanted a transfer has set its `stop`. What is there of it stays, to be gone on with."""
 
 
 class ServerError(PenstockError):

@@ -77,7 +77,7 @@ def upload_artifact(
         media_type: such as "text/plain". None: as the name says.
         progress: called with the bytes done since its last call, from any thread; with a negative number when some
             have to be sent again.
-        stop: once it is set, this ends with `effort.Stopped`.
+        stop: once it is set, this ends with `errors.Stopped`.
         patience: how many seconds nothing may advance before it gives up; None: it never does.
 
     Raises:

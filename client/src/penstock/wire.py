@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -178,7 +179,8 @@ class Watched:
         self._stream = self._begin(self).__enter__()
         if self._cancelled:  # who sends was quicker
             self._stream.cancel()
-        threading.Thread(target=self._watch, name="penstock's watch", daemon=True).start()
+        with suppress(RuntimeError):  # no more threads, or the interpreter is ending
+            threading.Thread(target=self._watch, name="penstock's watch", daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:

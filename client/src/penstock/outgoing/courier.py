@@ -16,7 +16,6 @@ from contextlib import suppress
 from typing import Protocol
 
 from penstock import errors
-from penstock.effort import Stopped
 from penstock.outgoing.box import Entry
 from penstock.session import Pace
 
@@ -173,7 +172,7 @@ class Courier:
                 return
             try:
                 self._way.send(self._run_id, entry, lambda more: self._progress(entry, more), self._stopping)
-            except Stopped:
+            except errors.Stopped:
                 return
             except errors.PenstockError as error:
                 if self._stopping.is_set():
