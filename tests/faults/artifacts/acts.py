@@ -37,7 +37,7 @@ _OPERATIONS = ("part", "complete", "put", "create", "get")
 
 def store_fails(scene: Scene) -> None:
     """S3 answers 500 and 503, is slow, is cut off in mid-part, and after it has done what it is asked."""
-    scene.server()
+    scene.replicas()
     scene.begin()
     pairs = [(operation, *kind) for operation in _OPERATIONS for kind in _KINDS]
     pairs += [("get", "answer cut in the middle", CutAnswer(0.5))] * 3
@@ -63,7 +63,7 @@ def direct(scene: Scene) -> None:
     """Clients write to S3 themselves, to signed addresses: S3 fails them, and they are killed."""
     depot = scene.depot
     assert isinstance(depot, Bucket)
-    scene.server(PENSTOCK_ARTIFACTS_MODE="direct")
+    scene.replicas(1, PENSTOCK_ARTIFACTS_MODE="direct")
     players = _players(scene, scene.address)
     scene.begin(*players)
     kinds = scene.chance.sample(_KINDS, len(_KINDS))
@@ -81,7 +81,7 @@ def store_restarted(scene: Scene) -> None:
     """The store is killed and started again: it forgets all uploads in parts, so that clients begin anew."""
     depot = scene.depot
     assert isinstance(depot, Bucket)
-    scene.server()
+    scene.replicas()
     scene.begin()
     for _ in scene.rounds():
         scene.strike("S3 killed, its uploads in parts forgotten")
@@ -90,7 +90,7 @@ def store_restarted(scene: Scene) -> None:
 
 def server_killed(scene: Scene) -> None:
     """SIGKILL of the server under uploads, again and again."""
-    server = scene.server()
+    (server,) = scene.replicas()
     scene.begin()
     for _ in scene.rounds():
         scene.strike("SIGKILL of the server")
@@ -100,7 +100,7 @@ def server_killed(scene: Scene) -> None:
 
 def server_still(scene: Scene) -> None:
     """SIGSTOP of one of two replicas; its clients go on at the other; then SIGCONT: it must not spoil anything."""
-    servers = [scene.server(), scene.server()]
+    servers = scene.replicas(2)
     standing: list[str] = []
 
     def address() -> str:
@@ -122,7 +122,7 @@ def server_still(scene: Scene) -> None:
 
 def replicas_hopped(scene: Scene) -> None:
     """Uploads are cut off at one replica and go on at the other."""
-    proxies = [scene.proxy(scene.server()), scene.proxy(scene.server())]
+    proxies = [scene.proxy(server) for server in scene.replicas(2)]
     scene.begin(*(Raw(lambda: scene.chance.choice(proxies).address, scene.run_id) for _ in range(scene.size.members)))
     for _ in scene.rounds():
         scene.strike("connections cut, uploads go on at any replica")
@@ -132,7 +132,7 @@ def replicas_hopped(scene: Scene) -> None:
 
 def client_killed(scene: Scene) -> None:
     """SIGKILL of a client in mid-upload; the next one that is told to upload this file goes on with it."""
-    proxy = scene.proxy(scene.server())
+    proxy = scene.proxy(*scene.replicas())
     proxy.slow(_RATE)
     players = _players(scene, lambda: proxy.address)
     scene.begin(*players)
@@ -142,14 +142,17 @@ def client_killed(scene: Scene) -> None:
 
 
 def _players(scene: Scene, address: Callable[[], str]) -> list[Player]:
-    return [Player(scene.directory / f"player-{each}", address, scene.run_id) for each in range(scene.size.members)]
+    return [
+        Player(scene.directory / f"player-{scene.run_id}-{each}", address, scene.run_id)
+        for each in range(scene.size.members)
+    ]
 
 
 def database_dies(scene: Scene) -> None:
     """Immediate stop or SIGKILL of PostgreSQL under uploads."""
     ground = scene.ground
     assert ground is not None
-    scene.server()
+    scene.replicas()
     scene.begin()
     for _ in scene.rounds():
         kill = scene.chance.random() < 0.3
@@ -163,7 +166,7 @@ def disk_full(scene: Scene) -> None:
     """The disk of a local store is full for a while: clients are told so, and go on when there is room."""
     disk = scene.depot
     assert isinstance(disk, Disk)
-    scene.server()
+    scene.replicas()
     scene.begin()
     for _ in scene.rounds():
         scene.strike("disk of the store full")
@@ -174,7 +177,7 @@ def disk_full(scene: Scene) -> None:
 
 def digests_wrong(scene: Scene) -> None:
     """Among good uploads there are some whose bytes are not those of their digest: refused, and nothing is kept."""
-    scene.server()
+    scene.replicas()
     scene.begin()
     for number in scene.rounds(pause=0.1):
         size = scene.chance.choice((0, 1000, 9 * MIB, 17 * MIB))
@@ -196,7 +199,7 @@ def digests_wrong(scene: Scene) -> None:
 
 def races(scene: Scene) -> None:
     """Clients upload to one path at once, contents of one size or of several: one of them is there, whole."""
-    servers = [scene.server(), scene.server()]
+    servers = scene.replicas(2)
     alike = scene.chance.randrange(9 * MIB, scene.size.largest)
     for number in range(scene.size.faults):
         path = f"{number % 3}/raced.bin"
@@ -238,6 +241,8 @@ def together(scene: Scene, senders: list[Sender]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    for sender in senders:
+        scene.count(sender)
     assert not failed, f"clients that upload at once: {failed}"
 
 

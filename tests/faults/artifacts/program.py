@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Campaign:
     act: Callable[[Scene], None]
     store: str
     long: Size
+    own_database: bool = False  # which it harms
 
 
 def _long(faults: int, members: int = 4) -> Size:
@@ -41,7 +42,9 @@ CAMPAIGNS = {
     "artifacts-replicas-hopped": Campaign("uploads hop between replicas", acts.replicas_hopped, "s3", _long(60)),
     "artifacts-client-killed": Campaign("SIGKILL of clients", acts.client_killed, "s3", _long(20)),
     "artifacts-direct": Campaign("clients write to S3 themselves", acts.direct, "s3", _long(40)),
-    "artifacts-database-dies": Campaign("PostgreSQL killed or stopped", acts.database_dies, "s3", _long(15)),
+    "artifacts-database-dies": Campaign(
+        "PostgreSQL killed or stopped", acts.database_dies, "s3", _long(15), own_database=True
+    ),
     "artifacts-disk-full": Campaign("the store's disk is full", acts.disk_full, "disk", _long(15)),
     "artifacts-digests-wrong": Campaign("digests that do not agree", acts.digests_wrong, "s3", _long(60)),
     "artifacts-races": Campaign("clients at once at one path, S3", acts.races, "s3", _long(60)),
@@ -67,22 +70,27 @@ def play(campaign: Campaign, directory: Path, ground: Ground, seed: int, size: S
     """From an empty database to the books. An AssertionError has the story as its note."""
     directory.mkdir(parents=True)
     with ExitStack() as stack:
-        depot = _depot(campaign.store, directory / "store", stack)
+        depot = stack.enter_context(depot_of(campaign.store, directory / "store"))
         dsn = ground.dsn(stack.enter_context(ground.database()))
         made = zlib.crc32(f"{seed} {campaign.title}".encode())
-        scene = Scene(directory, dsn, depot, stack, seed=made, size=size, ground=ground)
-        try:
-            campaign.act(scene)
-            return scene.outcome()
-        except Exception as error:
-            error.add_note(f"{campaign.title}: seed {seed}\n{scene.story()}")
-            raise
+        return perform(campaign, Scene(directory, dsn, depot, stack, seed=made, size=size, ground=ground), seed)
 
 
-def _depot(store: str, place: Path, stack: ExitStack) -> Directory | Bucket:
+def perform(campaign: Campaign, scene: Scene, seed: int) -> Outcome:
+    """On a scene that is set."""
+    try:
+        campaign.act(scene)
+        return scene.outcome()
+    except Exception as error:
+        error.add_note(f"{campaign.title}: seed {seed}\n{scene.story()}")
+        raise
+
+
+def depot_of(store: str, place: Path) -> AbstractContextManager[Directory | Bucket]:
+    """A store of one of the three kinds."""
     match store:
         case "s3":
-            return stack.enter_context(closing(Bucket(place)))
+            return closing(Bucket(place))
         case "disk":
-            return stack.enter_context(closing(Disk(place, _DISK)))
-    return Directory(place)
+            return closing(Disk(place, _DISK))
+    return nullcontext(Directory(place))

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from artifacts.crew import Crew, Member, Raw
 from artifacts.depots import Bucket, Directory
 from artifacts.ledger import Ledger
 from artifacts.onlooker import Onlooker
+from artifacts.sender import Sender
 from artifacts.sweep import sweep
 from penstock.v1 import runs_pb2 as ru
 from penstock.v1.runs_pb2_grpc import RunServiceStub
@@ -95,38 +96,44 @@ class Scene:
         self.chance = random.Random(seed)
         self.ledger = Ledger()
         self.servers: list[ServerProcess] = []
+        self.acting: list[ServerProcess] = []  # those of them that are used
         self.strikes: list[Strike] = []
         self.run_id = ""
         self._crew: Crew | None = None
+        self._counts: Counter[str] = Counter()  # what members and senders have done
         self._members: list[Member] = []
         self._onlookers: list[Onlooker] = []
         self._closing = closing
         self._began = time.monotonic()
 
-    def server(self, **environment: str) -> ServerProcess:
-        """One more replica, ready, with an onlooker. The first makes the run."""
-        number = len(self.servers)
-        given = self.depot.environment | environment
-        server = ServerProcess(self.directory / f"server-{number}", dsn=self.dsn, env=given)
-        self.servers.append(server.start())
+    def replicas(self, count: int = 1, **environment: str) -> list[ServerProcess]:
+        """So many servers, ready, each with an onlooker. Those that are there already are taken first."""
+        missing = range(len(self.servers), count)
+        self.servers += [self._start(number, environment) for number in missing]
+        for number in missing:
+            self.servers[number].wait_ready()
+        if not self.acting:
+            with self.servers[0].channel() as channel:
+                self.run_id = RunServiceStub(channel).CreateRun(ru.CreateRunRequest()).run.run_id
+        for server in self.servers[len(self.acting) : count]:
+            self.look(server.grpc_address)
+        self.acting = self.servers[:count]
+        return self.acting
+
+    def _start(self, number: int, environment: Mapping[str, str]) -> ServerProcess:
+        given = {**self.depot.environment, **environment}
+        server = ServerProcess(self.directory / f"server-{number}", dsn=self.dsn, env=given).start()
         self._closing.callback(server.kill)
-        server.wait_ready()
-        if not self.run_id:
-            self._make_run()
-        self.look(server.grpc_address)
         return server
 
-    def again(self) -> None:
-        """Another run, and nothing has been seen of it: the servers and the store are the same."""
+    def again(self, size: Size, seed: int) -> None:
+        """For another campaign with the same store, database and servers."""
+        self.size = size
+        self.chance = random.Random(seed)
         self.ledger = Ledger()
-        self.strikes, self._onlookers = [], []
-        self._make_run()
-        for server in self.servers:
-            self.look(server.grpc_address)
-
-    def _make_run(self) -> None:
-        with self.servers[0].channel() as channel:
-            self.run_id = RunServiceStub(channel).CreateRun(ru.CreateRunRequest()).run.run_id
+        self.acting, self.strikes, self._onlookers, self._members, self._crew = [], [], [], [], None
+        self._counts.clear()
+        self._began = time.monotonic()
 
     def proxy(self, server: ServerProcess) -> Proxy:
         """A network before a server."""
@@ -141,7 +148,7 @@ class Scene:
 
     def address(self) -> str:
         """Of one replica, by chance, as a load balancer may choose it."""
-        return self.chance.choice(self.servers).grpc_address
+        return self.chance.choice(self.acting).grpc_address
 
     def begin(self, *members: Member) -> Crew:
         """Uploaders at work; if not told which, those that know gRPC themselves."""
@@ -160,6 +167,10 @@ class Scene:
                 self.wait_stored(1)
             yield number
 
+    def count(self, worker: Member | Sender) -> None:
+        """Its tries, and what it has sent, are part of the outcome."""
+        self._counts += Counter(tries=worker.tries, resumed=worker.resumed, sent=worker.sent)
+
     def strike(self, kind: str) -> None:
         """To be called right before a fault."""
         self.strikes.append(Strike(time.monotonic() - self._began, kind, self._crew is None or self._crew.busy))
@@ -168,7 +179,9 @@ class Scene:
         """Everything comes to its end; then the books. Raises AssertionError for whatever is not as it has to be."""
         if self._crew is not None:
             self._crew.finish()
-        last = self.look(self.servers[-1].grpc_address)
+        for member in self._members:
+            self.count(member)
+        last = self.look(self.acting[-1].grpc_address)
         for onlooker in self._onlookers:
             onlooker.close()
         before = asyncio.run(accounts(self.dsn, self.depot))
@@ -193,9 +206,9 @@ class Scene:
             Counter(strike.kind for strike in self.strikes),
             uploads=len(uploads),
             bytes=sum(each.size for each in uploads),
-            sent=sum(member.sent for member in self._members),
-            tries=sum(member.tries for member in self._members),
-            resumed=sum(member.resumed for member in self._members),
+            sent=self._counts["sent"],
+            tries=self._counts["tries"],
+            resumed=self._counts["resumed"],
             looks=sum(onlooker.looks for onlooker in self._onlookers),
             downloads=sum(onlooker.downloads for onlooker in self._onlookers),
             swept=len(before.orphans),
