@@ -138,8 +138,8 @@ class ActiveRun(ArtifactLog):
     def finish(self, status: RunStatus | str | None = None, timeout: float | None = None) -> bool:
         """End the run: waits until all is committed, at most `timeout` seconds; None: as long as it takes.
 
-        Returns whether everything that was logged is committed, and logs a warning that tells what is not; offline,
-        whether it was taken.
+        Returns whether everything that was logged, files too, is committed, and logs a warning that tells what is not;
+        offline, whether it was taken. The status does not wait for the files.
         `status` None is FINISHED; but in a forked child, and in ranks above 0 of a run that ranks share, the
         status is left to the others. A status that there is not is warned of, and taken as None.
         """
