@@ -14,7 +14,7 @@ from penstock_server.blobs import Store
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.retention import Removal, Retention
 from penstock_server.core.runs import Runs
-from penstock_server.model.errors import NotFound, StoreRefused, Unavailable
+from penstock_server.model.errors import FailedPrecondition, NotFound, StoreRefused, Unavailable
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import NewRun, RunId
@@ -102,6 +102,8 @@ async def test_all_of_a_run_goes_and_nothing_of_another(db: Database, store: Sto
     assert len([each async for each in store.begun()]) == 1
     assert await Retention(db, DAY).survey() == NOTHING
     assert await remove(gone) == NOTHING
+    with pytest.raises(FailedPrecondition, match="was removed for good; take another id"):
+        await Runs(db, lambda _: None).create(CALLER, NewRun(run_id=gone.run_id))
 
 
 @pytest.mark.parametrize(("age_ms", "ago_ms"), [(DAY, DAY - MINUTE), (0, 30_000)])

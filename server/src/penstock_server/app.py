@@ -106,9 +106,9 @@ async def serve(
     async with asyncio.TaskGroup() as group:
         group.create_task(http_server.run(), name="http")
         try:
-            async with database as dsn, _store(settings) as store:
+            async with database as dsn, store(settings) as files:
                 announced = partial(announce, grpc_address, http_address)
-                await _work(settings, dsn, store, grpc_server, state=state, stop=stop, announce=announced)
+                await _work(settings, dsn, files, grpc_server, state=state, stop=stop, announce=announced)
         finally:
             http_server.stop()
 
@@ -142,13 +142,18 @@ async def embedded(settings: Settings) -> AsyncIterator[tuple[Embedded, list[str
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[Store]:
+async def store(settings: Settings) -> AsyncIterator[Store]:
     """What keeps the artifacts. Closed at the end."""
-    store = await open_store(settings.store, s3_options(settings))
+    opened = await open_store(settings.store, s3_options(settings))
     try:
-        yield store
+        yield opened
     finally:
-        await store.close()
+        await opened.close()
+
+
+def resume_ms(settings: Settings) -> int:
+    """How long an upload that broke off is kept."""
+    return round(settings.artifacts_resume_hours * 3_600_000)
 
 
 def s3_options(settings: Settings) -> S3Options:
@@ -179,7 +184,7 @@ async def _work(
         ingest = Ingest(db, settings.ingest_buffer_bytes)
         changes = Changes(db)
         runs = Runs(db, ingest.run_ended)
-        sweeper = Sweeper(db, store, round(settings.artifacts_resume_hours * 3_600_000))
+        sweeper = Sweeper(db, store, resume_ms(settings))
         direct = settings.artifacts_mode == "direct"
         artifacts = Artifacts(db, store, direct=direct, nudge=sweeper.nudge)
         uploads = Uploads(db, store, direct=direct, nudge=sweeper.nudge)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ import uvloop
 
 from penstock_server import app, data_dir, doctor, failures, logs, supervisor
 from penstock_server.config import FILE_VARIABLE, PREFIX, Address, ConfigError, Loaded, Settings, load
+from penstock_server.core.retention import Retention
+from penstock_server.model.errors import FailedPrecondition
 from penstock_server.postgres import migrations
+from penstock_server.postgres.database import Database
+from penstock_server.postgres.embedded import Embedded
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +35,7 @@ examples:
   {PREFIX}DATABASE_URL=postgresql://… penstock-server migrate
   {PREFIX}DATABASE_URL=postgresql://… penstock-server serve --workers 4
   penstock-server serve --config penstock.toml
+  penstock-server gc --older-than 30d                 what was deleted so long ago; with --yes it is removed
 
 exit codes: 0 as asked, 1 it did not work, 2 the configuration or the command line is wrong, 70 a bug
 """
@@ -38,6 +44,7 @@ _COMMANDS = {
     "serve": "run the server until SIGTERM or Ctrl-C",
     "migrate": "bring the database to this server's revision; nothing happens when it is there",
     "check-config": "print every setting and where it comes from, or all that is wrong",
+    "gc": "remove for good what was deleted longer ago than a retention period; without --yes, only say what that is",
     "doctor": "look at configuration, data directory, ports, artifacts and database, and say what to fix",
 }
 
@@ -46,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns the exit code."""
     given = vars(_parser().parse_args(arguments))
     command, file = given.pop("command"), given.pop("config", None)
+    age_ms, for_good = given.pop("older_than", _GC_AGE_MS), given.pop("yes", False)
     try:
         loaded = load(given, file)
     except ConfigError as error:
@@ -58,6 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return failures.exit_code(lambda: _serve(loaded))
         case "migrate":
             return failures.exit_code(lambda: asyncio.run(_migrate(settings)))
+        case "gc":
+            return failures.exit_code(lambda: asyncio.run(_gc(settings, age_ms, for_good=for_good)))
         case "doctor":
             return asyncio.run(_doctor(settings))
         case _:
@@ -113,6 +123,51 @@ async def _migrate(settings: Settings) -> None:
     print(*(f"applied {name}" for name in applied) if applied else ("nothing to do",), sep="\n")
 
 
+async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
+    async with _database(settings) as dsn, app.store(settings) as store:
+        db = await Database.open(dsn, max_connections=2)
+        try:
+            retention = Retention(db, age_ms)
+            if for_good:
+                removal = await retention.remove(store, app.resume_ms(settings))
+            else:
+                removal = await retention.survey()
+        finally:
+            await db.close()
+    print(
+        f"{'removed' if for_good else 'to remove'}: {removal.runs:,} runs and {removal.experiments:,} experiments, "
+        f"with {removal.points:,} points and {removal.files:,} files of {_size(removal.bytes)}"
+    )
+    if removal.trouble is not None:
+        print("files are left in the store; any server removes them later, and so does this command")
+        raise removal.trouble
+    if not for_good and (removal.runs or removal.experiments):
+        print("nothing is removed yet; the same with --yes removes it for good")
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator[str]:
+    """The address of the database, whether a server runs on it or not. An embedded one that is stopped is started."""
+    running = Embedded(settings.data_dir / "postgres")
+    if settings.database_url is not None or running.accepts():
+        dsn = running.dsn if settings.database_url is None else settings.database_url.get_secret_value()
+        await migrations.check(dsn)
+        yield dsn
+    elif not (settings.data_dir / "postgres").exists():
+        raise FailedPrecondition(
+            f"{settings.data_dir} has no database; name the server's with --data-dir or --database-url"
+        )
+    else:
+        with data_dir.hold(settings.data_dir, settings.drain_seconds):
+            async with app.embedded(settings) as (database, _):
+                yield database.dsn
+
+
+def _size(size: int) -> str:
+    step = min(4, max(0, size.bit_length() - 1) // 10)
+    return f"{size / 1024**step:.4g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[step]}"
+
+
 async def _doctor(settings: Settings) -> int:
     bad = 0
     async for finding in doctor.examine(settings):
@@ -131,6 +186,14 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(
             name, help=purpose, description=purpose[0].upper() + purpose[1:] + ".", argument_default=argparse.SUPPRESS
         )
+        if name == "gc":
+            command.add_argument("--yes", action="store_true", help="remove it, for good")
+            command.add_argument(
+                "--older-than",
+                type=_age,
+                metavar="AGE",
+                help="what was deleted longer ago than this: 30d, 12h, 45m or 0, which is a minute (default: 30d)",
+            )
         command.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file with settings ({FILE_VARIABLE})")
         for setting, field in Settings.model_fields.items():
             shown: dict[str, Any] = (
@@ -142,6 +205,20 @@ def _parser() -> argparse.ArgumentParser:
                 **shown,
             )
     return parser
+
+
+_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}
+_GC_AGE_MS = 30 * _UNITS_MS["d"]
+
+
+def _age(text: str) -> int:
+    """An age in ms."""
+    number, unit = text[:-1], text[-1:]
+    if text == "0":
+        return 0
+    if not (number.isascii() and number.isdigit() and len(number) <= 6 and unit in _UNITS_MS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no age; write it such as 30d, 12h, 45m or 0")
+    return int(number) * _UNITS_MS[unit]
 
 
 _METAVARS = {

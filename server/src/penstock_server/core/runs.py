@@ -8,7 +8,7 @@ from dataclasses import replace
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.changes import RunRef
-from penstock_server.model.errors import AlreadyExists, InvalidArgument, NotFound, ParamChanged
+from penstock_server.model.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ParamChanged
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.experiments import check_name as check_experiment_name
 from penstock_server.model.lifecycle import Lifecycle, View
@@ -46,8 +46,8 @@ class Runs:
     async def create(self, caller: Caller, new: NewRun) -> Run:
         """Makes a run, or returns the one that the same run id or request id made before, as it stands.
 
-        Raises NotFound and NotActive of its experiment, NotFound of its parent, and AlreadyExists when that run is
-        in another experiment than the one given by id.
+        Raises NotFound and NotActive of its experiment, NotFound of its parent, AlreadyExists when that run is in
+        another experiment than the one given by id, and FailedPrecondition when it was removed for good.
         """
         _check(new)
         run_id = new.run_id or new_run_id()
@@ -63,6 +63,8 @@ class Runs:
                     made = run_id
                 else:  # another made it in the meantime, and has committed it
                     made = await _made_before(conn, caller, run_id, new)
+            if made is None and await runs.removed(conn, run_id):
+                raise FailedPrecondition(f"run {format_run_id(run_id)} was removed for good; take another id")
             if made is None:
                 raise AlreadyExists("run", format_run_id(run_id))
             run = await runs.load_one(conn, caller.workspace_id, made)

@@ -46,7 +46,7 @@ def check_shape(names: tuple[str, ...]) -> None:
 
 
 class Shapes:
-    """The shapes that this process was last logging, by run and names. Ids never change, so nothing goes stale."""
+    """The shapes that this process was last logging, by run and names. Ids never change, no removed run comes again."""
 
     def __init__(self, db: Database) -> None:
         self._db = db

@@ -73,13 +73,16 @@ async def extent(conn: Connection, run_ids: Sequence[RunId]) -> Extent:
     return Extent(*await conn.fetchrow(_EXTENT, run_ids))
 
 
-_MARK = """
-UPDATE runs SET removing = true WHERE id = $1 AND lifecycle = 2 AND (removing OR deleted_ms < $2) RETURNING id
-"""
+_MARK = f"""
+WITH run AS (
+    UPDATE runs SET removing = true WHERE id = $1 AND lifecycle = 2 AND (removing OR deleted_ms < $2) RETURNING id),
+removed AS (INSERT INTO removed_runs SELECT id, {_NOW} FROM run ON CONFLICT DO NOTHING)
+SELECT id FROM run
+"""  # noqa: S608  # only constants are put together
 
 
 async def mark(conn: Connection, run_id: RunId, before_ms: int) -> bool:
-    """Makes a run's deletion final. False when it was restored meanwhile, or is gone."""
+    """Makes a run's deletion final: none is made anew with its id. False when it was restored meanwhile, or is gone."""
     return await conn.fetchval(_MARK, run_id, before_ms) is not None
 
 

@@ -22,6 +22,7 @@ WITH run AS (
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9,
            coalesce($10, t.ms), CASE WHEN $11 THEN greatest($10, t.ms) END, t.ms, t.ms, $12
       FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+     WHERE NOT EXISTS (SELECT FROM removed_runs WHERE id = $1)
     ON CONFLICT DO NOTHING RETURNING id, workspace_id, experiment_id),
 params AS (
     INSERT INTO run_params (run_id, workspace_id, experiment_id, key, value)
@@ -34,7 +35,7 @@ SELECT id FROM run
 
 
 async def add(conn: Connection, run: RunRef, new: NewRun) -> bool:
-    """Makes the run with its params and tags. False when its id or its request id is taken."""
+    """Makes the run with its params and tags. False when its id or its request id is taken, or its id was once."""
     made = await conn.fetchval(
         _ADD,
         run.run_id,
@@ -55,6 +56,15 @@ async def add(conn: Connection, run: RunRef, new: NewRun) -> bool:
         list(new.tags.values()),
     )
     return made is not None
+
+
+_REMOVED = "SELECT EXISTS (SELECT FROM removed_runs WHERE id = $1)"
+
+
+async def removed(conn: Connection, run_id: RunId) -> bool:
+    """Whether a run of this id was removed for good."""
+    found: bool = await conn.fetchval(_REMOVED, run_id)
+    return found
 
 
 # Ids are unique over all workspaces, request ids inside one. A run of the request goes before a run of the id.

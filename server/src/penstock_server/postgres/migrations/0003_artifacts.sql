@@ -48,3 +48,10 @@ CREATE TABLE artifacts (
 
 -- Deleted for good: `gc` is removing it, and it cannot be restored.
 ALTER TABLE runs ADD COLUMN removing boolean NOT NULL DEFAULT false;
+
+-- What `gc` has removed, or is about to. No run is made with such an id: what a late spool still has of one is not all,
+-- and servers may know its metrics by ids that would be others'.
+CREATE TABLE removed_runs (
+    id         uuid PRIMARY KEY,
+    removed_ms bigint NOT NULL
+);
