@@ -21,7 +21,7 @@ from penstock.session import Pace
 
 _log = logging.getLogger("penstock")
 
-THREADS = 4
+THREADS = 8  # most of the time of a small file is waiting for disks
 _HURRIED = 1.0  # seconds between tries, at most, while somebody waits for the end
 _DAMAGED = 3  # tries, when what came was not what was sent
 # Refusals that end when somebody sees to the server, or that are those of something on the way to it.
