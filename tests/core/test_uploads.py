@@ -11,6 +11,7 @@ import pytest
 from uploading import CALLER, PART, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
+from penstock_server.core import uploads
 from penstock_server.core.runs import Runs
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.artifacts import Artifact, UploadId
@@ -20,6 +21,7 @@ from penstock_server.model.errors import (
     InvalidArgument,
     NotActive,
     NotFound,
+    Unavailable,
     UploadGone,
 )
 from penstock_server.model.runs import new_run_id
@@ -436,15 +438,12 @@ async def test_what_was_put_together_before_a_crash_is_taken_as_it_is(here: Plac
     upload_id = plan.upload.id
     stream, task = here.open("a", data, upload_id=upload_id)
     async with here.db.transaction() as conn:
-        # Nobody can enter anything for the run: it is put together, and then waits here.
+        # Nobody can enter anything for the run: it is put together, and then waits here in vain.
         await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 7364627310))", here.run_id)
         await stream.put(data, Trailer(sha256(data)), None)
-        key = plan.upload.key
-        async with asyncio.timeout(20):
-            while await here.store.size(key) is None:
-                await asyncio.sleep(0.005)
-        task.cancel()
-        await asyncio.wait([task])
+        with pytest.raises(Unavailable):
+            await task
+    assert await here.store.size(plan.upload.key) == len(data)
     assert await here.read("a") is None
     again = await here.another().begin("a", len(data))
     assert again.upload is not None
@@ -486,19 +485,31 @@ async def test_given_up(here: Place) -> None:
     assert await here.read("a") == data
 
 
-async def test_when_all_room_is_taken_streams_wait_for_their_turn(one: Place) -> None:
+async def test_when_all_room_is_taken_streams_wait_for_their_turn(one: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(uploads, "_SMALL_BYTES", 100)
     limit = 8 * PART
     one.uploads._budget.limit = limit
     files = {f"f{n}": content(12 * PART) for n in range(6)}
+    await one.upload("small", b"1" * 100)
     most = 0
 
     async def look() -> None:
         nonlocal most
         while True:
-            most = max(most, one.held)
+            most = max(most, one.uploads._budget.used)
             await asyncio.sleep(0)
 
     looking = asyncio.create_task(look())
+    holding = [one.open(f"held {n}", content(12 * PART)) for n in range(8)]
+    for stream, _ in holding:
+        await stream.put(b"1", b"2")
+    one_more, waiting = one.open("waits", b"1" * 101)
+    await one_more.put(b"1" * 100, b"1")
+    await one.upload("small", b"2" * 100)
+    for _, task in holding:
+        task.cancel()
+    await one_more.put(Trailer(sha256(b"1" * 101)), None)
+    await waiting
     await asyncio.gather(*(one.upload(path, data) for path, data in files.items()))
     looking.cancel()
     assert 4 * PART < most <= limit

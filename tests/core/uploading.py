@@ -133,7 +133,7 @@ class Place:
     @property
     def held(self) -> int:
         """Bytes of the budget that are in use."""
-        return self.uploads._budget.used
+        return self.uploads._budget.used + self.uploads._small_budget.used
 
 
 async def place(db: Database, store: Store, **options: Any) -> Place:

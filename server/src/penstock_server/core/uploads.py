@@ -43,8 +43,11 @@ from penstock_server.postgres.database import Database
 
 log = structlog.get_logger(__name__)
 
-# Parts of all uploads of the process that are being gathered, or are on their way to the store.
+# Parts of all uploads of the process that are being gathered, or are on their way to the store. What is small has room
+# of its own, so that it need not wait for large files on slow lines.
 BUFFER_BYTES = 64 * MIB
+_SMALL_BUFFER_BYTES = 16 * MIB
+_SMALL_BYTES = MIB
 SIGNED_SECONDS = 3600
 SIGNED_MOST = 100
 _ETAG_LIMIT = 200
@@ -75,9 +78,13 @@ class Uploads:
         self._direct = direct
         self._nudge = nudge
         self._ledger = Ledger(db)
-        self._budget = Budget(BUFFER_BYTES, telemetry.artifact_buffer_bytes.set)
+        self._budget = Budget(BUFFER_BYTES, self._measure)
+        self._small_budget = Budget(_SMALL_BUFFER_BYTES, self._measure)
         self._digests = Digests()
         self._live: dict[UploadId, _Live] = {}
+
+    def _measure(self, _: float) -> None:
+        telemetry.artifact_buffer_bytes.set(self._budget.used + self._small_budget.used)
 
     async def begin(self, caller: Caller, new: NewUpload) -> Plan:
         """What there is to do for a file: nothing, or an upload, begun or to be gone on with.
@@ -182,7 +189,8 @@ class Uploads:
         assert task is not None
         live = self._live[upload.id] = _Live(upload.attempt, task)
         digest = self._digests.take(upload.id, len(stored))
-        receiving = Receiving(self._db, self._store, self._budget, upload, stored, digest)
+        budget = self._budget if upload.size is None or upload.size > _SMALL_BYTES else self._small_budget
+        receiving = Receiving(self._db, self._store, budget, upload, stored, digest)
         try:
             told = await receiving.receive(data, contents)
             return await self._finish(receiving, upload, _one(new.sha256, told))
