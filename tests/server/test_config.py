@@ -240,7 +240,7 @@ def test_check_config_tells_problems_and_exits_with_2(tmp_path: Path) -> None:
 def test_help_and_version() -> None:
     code, out, _ = command("--help")
     assert code == 0
-    assert all(word in out for word in ("serve", "migrate", "check-config", "doctor", "PENSTOCK_DATABASE_URL"))
+    assert all(word in out for word in ("serve", "migrate", "check-config", "doctor", "gc", "PENSTOCK_DATABASE_URL"))
     code, out, _ = command("serve", "--help")
     assert code == 0
     for name in Settings.model_fields:
