@@ -4,6 +4,7 @@
     onlooker   one who looks all the time
     accounts   tables and store, which must be the same;  sweep: what makes them so
     sender     a client that is told what to do, step by step;  player: the real one, in a process that can be killed
+    trainer    a process that logs files to its run
     crew       those who upload in a campaign
     depots     the stores;  wire: what is between server and S3
     scene      all of these together, and the record of what was struck

@@ -6,16 +6,18 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import grpc
 
 from artifacts import wire
 from artifacts.crew import MIB, Raw
 from artifacts.depots import Bucket, Disk
-from artifacts.ledger import made
+from artifacts.ledger import Upload, made
 from artifacts.player import Player
 from artifacts.scene import Scene
 from artifacts.sender import Sender
+from artifacts.trainer import Trainer, sync
 from artifacts.wire import Act, Answer, CutAnswer, CutRequest, Delay, Slow
 
 _STRIKE_SECONDS = 60
@@ -146,6 +148,38 @@ def _players(scene: Scene, address: Callable[[], str]) -> list[Player]:
         Player(scene.directory / f"player-{scene.run_id}-{each}", address, scene.run_id)
         for each in range(scene.size.members)
     ]
+
+
+def logged(scene: Scene) -> None:
+    """SIGKILL of processes that log files to their run: each call that returned is kept, and sent by another."""
+    proxy = scene.proxy(*scene.replicas())
+    proxy.slow(_RATE)
+    spool = scene.directory / f"spool-{scene.run_id}"
+    last: dict[str, Upload] = {}
+    replaced: list[Upload] = []
+    with ExitStack() as closing:
+        for number in range(scene.size.faults + 1):
+            life = Trainer(proxy.address, scene.run_id, scene.directory / f"life-{scene.run_id}-{number}", spool)
+            closing.callback(life.kill)
+            for _ in range(scene.chance.randint(2, 5)):
+                # A name has one directory in each life: of two lives, nobody says whose file is sent last.
+                path = f"{number}/{scene.chance.choice(('a.bin', 'b.bin'))}"
+                data = made(scene.chance.getrandbits(64), scene.chance.randrange(scene.size.largest))
+                if path in last:
+                    replaced.append(last[path])
+                last[path] = scene.ledger.enter(path, data)
+                life.log(path, data)
+                time.sleep(scene.chance.uniform(0, 0.3))
+            if number < scene.size.faults:
+                scene.strike("SIGKILL of a process that has logged files")
+                life.kill()
+            else:
+                life.finish()
+        sync(spool)
+    for upload in replaced:
+        upload.done = 0  # it is past when the last is there
+    for upload in last.values():
+        upload.done = time.monotonic()
 
 
 def database_dies(scene: Scene) -> None:

@@ -7,7 +7,6 @@ digest say, is not in here: whoever sees it has seen too much.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import math
 import random
 import threading
@@ -40,21 +39,25 @@ class Ledger:
     def __init__(self) -> None:
         self._uploads: dict[str, list[Upload]] = defaultdict(list)
         self._lock = threading.Lock()
-        self._seeds = itertools.count(1)
         self.failed = 0
 
     @contextmanager
     def upload(self, path: str, data: bytes) -> Iterator[None]:
         """Inside, it is under way. If it raises, it may be seen, or never."""
-        entry = Upload(path, hashlib.sha256(data).digest(), len(data), time.monotonic())
-        with self._lock:
-            self._uploads[path].append(entry)
+        entry = self.enter(path, data)
         try:
             yield
         except BaseException:
             self.failed += 1
             raise
         entry.done = time.monotonic()
+
+    def enter(self, path: str, data: bytes) -> Upload:
+        """It begins. Whoever knows that it is there sets `done`."""
+        entry = Upload(path, hashlib.sha256(data).digest(), len(data), time.monotonic())
+        with self._lock:
+            self._uploads[path].append(entry)
+        return entry
 
     def wrong(self, path: str, digest: bytes, size: int, since: float, until: float) -> str:
         """Why what was seen, at some moment between, should not have been; empty where it should."""

@@ -61,7 +61,7 @@ class Player:
         self._closed.set()
         if (process := self._process) is not None:
             process.kill()
-            _bury(process)
+            bury(process)
 
     def _ask(self, command: dict[str, str]) -> dict[str, object]:
         """What its process answers; nothing when it dies."""
@@ -79,7 +79,7 @@ class Player:
         if line:
             told: dict[str, object] = json.loads(line)
             return told
-        _bury(process)
+        bury(process)
         return {}
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -92,7 +92,8 @@ class Player:
         )
 
 
-def _bury(process: subprocess.Popen[bytes]) -> None:
+def bury(process: subprocess.Popen[bytes]) -> None:
+    """Waits for the end of a process, and closes its pipes."""
     process.wait()
     for pipe in (process.stdin, process.stdout):
         with suppress(OSError):

@@ -41,6 +41,7 @@ CAMPAIGNS = {
     "artifacts-server-still-local": Campaign("SIGSTOP, directory", acts.server_still, "directory", _long(20)),
     "artifacts-replicas-hopped": Campaign("uploads hop between replicas", acts.replicas_hopped, "s3", _long(60)),
     "artifacts-client-killed": Campaign("SIGKILL of clients", acts.client_killed, "s3", _long(20)),
+    "artifacts-logged": Campaign("SIGKILL of who logs files", acts.logged, "s3", _long(15)),
     "artifacts-direct": Campaign("clients write to S3 themselves", acts.direct, "s3", _long(40)),
     "artifacts-database-dies": Campaign(
         "PostgreSQL killed or stopped", acts.database_dies, "s3", _long(15), own_database=True
@@ -59,6 +60,7 @@ SHORT = {
     "artifacts-server-still": Size(1),
     "artifacts-replicas-hopped": Size(2),
     "artifacts-client-killed": Size(1),
+    "artifacts-logged": Size(1),
     "artifacts-database-dies": Size(1),
     "artifacts-disk-full": Size(1),
     "artifacts-digests-wrong": Size(3),
