@@ -11,6 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import joblib
+from sklearn.datasets import load_digits
+
 import digits
 import penstock
 from penstock.cli.plot import plot
@@ -40,7 +43,7 @@ To look further:
 
 
 def show(client: penstock.Client, seconds: float) -> None:
-    """What the server has: the runs, the best of them, its loss, and how much was committed how quickly."""
+    """What the server has: the runs, the best of them, its loss and files, and how much was committed how quickly."""
     runs = client.search_runs(experiments=["digits"], order_by=["metrics.`accuracy/test` DESC"])
     print("run                               name    hidden  lr     loss    accuracy")
     for run in runs:
@@ -52,6 +55,14 @@ def show(client: penstock.Client, seconds: float) -> None:
         f"\nThe best on digits it had not seen is {best.name} with lr {best.params['lr']}. Its loss, batch by batch:\n"
     )
     print(plot(client.metric_history(best.id, "loss")))
+
+    print("\nIts files:\n")
+    for file in client.list_artifacts(best.id, recursive=True):
+        print(f"{file.size:>9,} bytes  {file.path}")
+    model = joblib.load(client.download_artifacts(best.id, "model/mlp.joblib", DATA / "mlp.joblib"))
+    print(
+        f"\nThe model, downloaded again, says that the first digit is a {model.predict(load_digits().data[:1] / 16)[0]}."
+    )
 
     points = sum(metric.count for run in runs for metric in run.metrics.values())
     print(

@@ -1,9 +1,13 @@
-"""Trains small neural networks on scikit-learn's digits with several settings, and records every batch of them."""
+"""Trains small neural networks on scikit-learn's digits with several settings; records every batch, and the models."""
 
 import itertools
+import tempfile
+from pathlib import Path
 
+import joblib
 import numpy as np
 from sklearn.datasets import load_digits
+from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
@@ -24,7 +28,7 @@ def main() -> None:
 def train(
     hidden: int, lr: float, x_train: np.ndarray, x_test: np.ndarray, y_train: np.ndarray, y_test: np.ndarray
 ) -> None:
-    """One run: the loss and the weights' sizes of every batch, the accuracy of every epoch."""
+    """One run: loss and weights of every batch, the accuracy of every epoch, the model and its mistakes."""
     model = MLPClassifier((hidden,), learning_rate_init=lr, random_state=0)
     shuffle = np.random.default_rng(0)
     step = 0
@@ -39,6 +43,12 @@ def train(
                 run.log({"loss": model.loss_, "weights": {"first": first, "second": second}}, step=step)
             train, test = model.score(x_train, y_train), model.score(x_test, y_test)
             run.log({"accuracy": {"train": train, "test": test}}, step=step)
+
+        with tempfile.TemporaryDirectory() as directory:  # what is logged may go at once
+            joblib.dump(model, Path(directory) / "mlp.joblib")
+            run.log_artifact(Path(directory) / "mlp.joblib", "model")
+        mistakes = confusion_matrix(y_test, model.predict(x_test))
+        run.log_table({str(digit): mistakes[:, digit].tolist() for digit in range(10)}, "confusion.json")
 
 
 if __name__ == "__main__":
