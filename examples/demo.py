@@ -60,9 +60,8 @@ def show(client: penstock.Client, seconds: float) -> None:
     for file in client.list_artifacts(best.id, recursive=True):
         print(f"{file.size:>9,} bytes  {file.path}")
     model = joblib.load(client.download_artifacts(best.id, "model/mlp.joblib", DATA / "mlp.joblib"))
-    print(
-        f"\nThe model, downloaded again, says that the first digit is a {model.predict(load_digits().data[:1] / 16)[0]}."
-    )
+    first = model.predict(load_digits().data[:1] / 16)[0]
+    print(f"\nThe model, downloaded again, says that the first digit is a {first}.")
 
     points = sum(metric.count for run in runs for metric in run.metrics.values())
     print(
