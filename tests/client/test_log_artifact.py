@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -372,6 +373,34 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
         assert "3 files" in shown
         assert ("━" in shown) is rich
         assert "4.2 MB" in shown or "4.0 MiB" in shown
+
+
+def test_the_end_of_a_run_shows_how_far_its_files_are(
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "big").write_bytes(os.urandom(1 << 20) * 40)
+    run = start(server)
+    eventually(lambda: run.state == "streaming", DEADLINE)
+    master, slave = pty.openpty()
+    shown: list[bytes] = []
+    reading = threading.Thread(target=lambda: shown.extend(iter(lambda: read(master), b"")))
+    reading.start()
+    with monkeypatch.context() as patched, os.fdopen(slave, "w") as terminal:
+        patched.setattr(sys, "stderr", terminal)
+        server.signal(signal.SIGSTOP)
+        threading.Timer(1.5, server.signal, [signal.SIGCONT]).start()
+        run.log_artifact(tmp_path / "big")
+        assert run.finish(timeout=DEADLINE)
+    reading.join()
+    os.close(master)
+    assert "1 file left" in b"".join(shown).decode()
+
+
+def read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 100_000)
+    except OSError:  # nobody writes there any more
+        return b""
 
 
 # How processes end.

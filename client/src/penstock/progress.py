@@ -32,7 +32,8 @@ def wait_settled(sender: Sender, run_id: str, timeout: float | None, outgoing: O
                 files = outgoing.courier
                 left = outgoing.left
                 total = files.bytes + sum(entry.size for entry in left)
-                bar.show(f"penstock: run {run_id}: {len(left):,} files left", files.sent_bytes, total)
+                what = f"{len(left):,} file{'s' * (len(left) != 1)} left"
+                bar.show(f"penstock: run {run_id}: {what}", files.sent_bytes, total)
             elif waited >= _QUIET and (is_terminal() or waited >= told + _IN_A_FILE or not shown):
                 told, shown = waited, True
                 say(_line(sender, run_id, waited, outgoing), last=False)
