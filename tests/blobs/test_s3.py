@@ -381,7 +381,7 @@ async def test_a_bundle_of_certificates_that_is_none(server: S3Server, tmp_path:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="nothing to make certificates with")
-async def test_tls_and_whom_to_trust(tmp_path: Path) -> None:
+async def test_tls_and_whom_to_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pem, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
@@ -394,6 +394,10 @@ async def test_tls_and_whom_to_trust(tmp_path: Path) -> None:
         async with opened(endpoint, ca_bundle=pem) as store:
             await store.put(KEY, b"x", "text/plain")
             assert await content(store, KEY, 0, 1) == b"x"
+        with monkeypatch.context() as patch:
+            patch.setenv("SSL_CERT_FILE", str(pem))  # the system's
+            async with opened(endpoint, attempts=1) as store:
+                await store.put(KEY, b"x", "text/plain")
         async with opened(endpoint, attempts=1) as store:
             assert "certificate is not to be trusted" in await refused(store)
             assert "s3_ca_bundle" in await refused(store)
