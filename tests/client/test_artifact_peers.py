@@ -33,6 +33,8 @@ class Liar(ArtifactServiceServicer):
         self.sha256 = hashlib.sha256(DATA).digest()
         self.size: int | None = None
         self.gives = DATA  # in a download
+        self.by_range = False  # only what is asked for of it
+        self.ends: list[grpc.StatusCode] = []  # of downloads, after all their bytes
         self.refusals: deque[tuple[grpc.StatusCode, dict[str, str]]] = deque()
         self.calls: Counter[str] = Counter()
         self.headers: list[pb.UploadHeader] = []
@@ -60,8 +62,11 @@ class Liar(ArtifactServiceServicer):
     def DownloadArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.called("download", context)
         yield pb.DownloadArtifactResponse(artifact=self.artifact(request.path))
-        for at in range(0, len(self.gives), CHUNK):
-            yield pb.DownloadArtifactResponse(chunk=self.gives[at : at + CHUNK])
+        gives = self.gives[request.offset :][: request.length or None] if self.by_range else self.gives
+        for at in range(0, len(gives), CHUNK):
+            yield pb.DownloadArtifactResponse(chunk=gives[at : at + CHUNK])
+        if self.ends:
+            refuse(context, self.ends.pop(), {})
 
     def BeginUpload(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls["begin"] += 1
@@ -137,6 +142,18 @@ def test_other_bytes_of_ranges_are_never_there(
     with pytest.raises(errors.TransferFailed, match="ended before its end" if not gives else "more came"):
         client.download_artifacts(RUN, "", tmp_path, patience=0)
     assert not (tmp_path / "a").exists()
+
+
+def test_a_stream_that_fails_after_its_last_byte_has_brought_all(
+    client: penstock.Client, liar: Liar, tmp_path: Path
+) -> None:
+    liar.paths, liar.by_range = ["a"], True
+    liar.data = liar.gives = bytes(range(256)) * (3 * SMALL // 256)
+    liar.sha256 = hashlib.sha256(liar.data).digest()
+    liar.ends = [grpc.StatusCode.UNAVAILABLE] * 3
+    client.download_artifacts(RUN, "", tmp_path)
+    assert (tmp_path / "a").read_bytes() == liar.data
+    assert liar.calls["download"] == 3  # as many as there are ranges
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_an_upload_that_is_cut_off_goes_on(
     def cut(count: int) -> None:
         moved.append(count)
         if line.cuts == 0 and sum(moved) >= 34 * MIB:
-            eventually(lambda: stored(server, run_id)[0] >= 3)
+            eventually(lambda: stored(server, run_id)[0] >= 3, 60)
             line.cut_after(up=1)
 
     artifact = far.upload_artifact(run_id, source, progress=cut)
@@ -214,7 +214,7 @@ def test_an_upload_outlives_its_server(dsn: str, tmp_path: Path) -> None:
         def kill(count: int) -> None:
             moved.append(count)
             if min(moved) >= 0 and sum(moved) >= 34 * MIB:
-                eventually(lambda: stored(server, run_id)[0] >= 3)
+                eventually(lambda: stored(server, run_id)[0] >= 3, 60)
                 server.kill()
                 server.start()
 
@@ -281,14 +281,14 @@ def test_another_process_goes_on_where_one_was_killed(
 ) -> None:
     source = file(tmp_path / "a.bin", 48 * MIB)
     with killed(line.url, run_id, 34 * MIB, source, "up"):
-        eventually(lambda: stored(server, run_id)[0] >= 3)
+        eventually(lambda: stored(server, run_id)[0] >= 3, 60)
     with pytest.raises(errors.NotFound):
         client.stat_artifact(run_id, "a.bin")
-    eventually(lambda: not stored(server, run_id)[1])
+    eventually(lambda: not stored(server, run_id)[1], 60)
     sent = line.up
     far.upload_artifact(run_id, source)
     assert client.read_artifact(run_id, "a.bin") == source.read_bytes()
-    assert line.up - sent < (48 - 3 * 8 + 1) * MIB
+    assert line.up - sent < (48 - 2 * 8) * MIB
 
     target = tmp_path / "b.bin"
     with killed(line.url, run_id, 30 * MIB, target, "down"):
@@ -298,7 +298,7 @@ def test_another_process_goes_on_where_one_was_killed(
     far.download_artifacts(run_id, "a.bin", target)
     assert target.read_bytes() == source.read_bytes()
     assert names(tmp_path) == ["a.bin", "b.bin"]
-    assert line.down - fetched < 24 * MIB
+    assert line.down - fetched < 40 * MIB  # and what was under way when it was killed
 
 
 def test_what_came_of_another_artifact_is_not_mixed_in(client: penstock.Client, run_id: str, tmp_path: Path) -> None:
@@ -407,17 +407,17 @@ def test_an_upload_can_be_stopped_and_gone_on_with(
     def some(count: int) -> None:
         moved.append(count)
         if sum(moved) >= 34 * MIB:
-            eventually(lambda: stored(server, run_id)[0] >= 3)
+            eventually(lambda: stored(server, run_id)[0] >= 3, 60)
             stop.set()
 
     with pytest.raises(errors.Stopped):
         far.upload_artifact(run_id, source, progress=some, stop=stop)
     with pytest.raises(errors.NotFound):
         far.stat_artifact(run_id, "a.bin")
-    eventually(lambda: not stored(server, run_id)[1])
+    eventually(lambda: not stored(server, run_id)[1], 60)
     sent = line.up
     far.upload_artifact(run_id, source)
-    assert line.up - sent < (48 - 3 * 8 + 1) * MIB
+    assert line.up - sent < (48 - 2 * 8) * MIB
     stop.set()
     with pytest.raises(errors.Stopped):
         far.upload_artifact(run_id, b"small", "small", stop=stop)
@@ -558,6 +558,23 @@ def test_beside_forks_bytes_go_by_a_relay(
         artifact = uploads.upload(wire, run_id, content(size), "a.bin")
         assert artifact.sha256 == hashlib.sha256(content(size)).hexdigest()
     wire.close()
+
+
+def test_a_connection_that_is_closed_ends_what_goes_over_it(client: penstock.Client, run_id: str) -> None:
+    wire, stop = Wire(client._artifacts), threading.Event()
+
+    def close(_: int) -> None:
+        stop.set()
+        wire.close()
+
+    for size in (10, 40 * MIB):
+        stop.clear()
+        with contextlib.suppress(errors.Stopped):  # what is small may have been there before
+            uploads.upload(wire, run_id, content(size), "a.bin", progress=close, stop=stop, patience=None)
+    channel = wire._channels.to(wire.address)
+    channel.close()
+    with pytest.raises(errors.Unavailable, match="was closed here"):
+        uploads.upload(wire, run_id, content(size), "a.bin", patience=0)
 
 
 def test_artifacts_may_be_on_another_server(

@@ -19,9 +19,10 @@ from penstock.transport import Stream
 from penstock.v1 import artifacts_pb2 as pb
 from penstock.wire import CHUNK, STALL, Watched, Wire, chunk_message
 
-FILES = 8  # at once
+FILES = 16  # at once
 _NO_DIGEST = bytes(32)  # of anything
 _SMALL_TIMEOUT = 60.0  # seconds
+_ABORT_TIMEOUT = 5.0  # seconds
 _READ_BACK = 10 << 20  # bytes a second, at least, where a server checks what is stored before it answers
 
 
@@ -106,7 +107,7 @@ def upload_artifacts(
     stop: threading.Event | None = None,
     patience: float | None = PATIENCE,
 ) -> list[Artifact]:
-    """Bring all files below a directory into a run, below `path`; eight at once. Returns them sorted by path.
+    """Bring all files below a directory into a run, below `path`; sixteen at once. Returns them sorted by path.
 
     A link to a file is taken for the file; one to a directory is left out, for it may lead in a circle. The other
     arguments are those of `upload_artifact`.
@@ -325,7 +326,7 @@ class _Upload:
             raise
         except BaseException:
             with suppress(PenstockError):  # else it is swept up in a day
-                self._wire.ask("AbortUpload", pb.AbortUploadRequest(**upload))
+                self._wire.ask("AbortUpload", pb.AbortUploadRequest(**upload), _ABORT_TIMEOUT)
             raise
         return artifact_of(answer.artifact)
 

@@ -64,12 +64,9 @@ class Wire:
         try:
             if not self._allowed():
                 with RelayedStream(self.address, path, [message], timeout) as answers:
-                    return next(iter(answers))
-            call = self._channels.to(self.address).unary_unary(
-                path, request_serializer=None, response_deserializer=None
-            )
+                    return next(iter(answers), b"")
             try:
-                answer: bytes = call(message, timeout=timeout, metadata=self.address.metadata)
+                answer: bytes = self._call("unary_unary", path, message, timeout=timeout)
             except grpc.RpcError as error:
                 broken = broken_by(error)
             else:
@@ -93,16 +90,14 @@ class Wire:
         path = _path(method)
         if not self._allowed():
             return RelayedStream(self.address, path, messages)
-        call = self._channels.to(self.address).stream_stream(path, request_serializer=None, response_deserializer=None)
-        return CallStream(call(iter(messages), metadata=self.address.metadata))
+        return CallStream(self._call("stream_stream", path, iter(messages)))
 
     def receive(self, method: str, message: Message, timeout: float | None = None) -> Stream:
         """A stream of answers. `timeout` is of the whole; without one, see Watched."""
         path, raw = _path(method), message.SerializeToString()
         if not self._allowed():
             return RelayedStream(self.address, path, [raw], timeout)
-        call = self._channels.to(self.address).unary_stream(path, request_serializer=None, response_deserializer=None)
-        return CallStream(call(raw, timeout=timeout, metadata=self.address.metadata))
+        return CallStream(self._call("unary_stream", path, raw, timeout=timeout))
 
     def answers(self, method: str, message: Message, timeout: float) -> Iterator[bytes]:
         """What a stream of answers brings, where it is short."""
@@ -114,6 +109,15 @@ class Wire:
         else:
             return
         raise self.error(broken)
+
+    def _call(self, kind: str, path: str, sent: object, timeout: float | None = None) -> Any:
+        try:
+            method = getattr(self._channels.to(self.address), kind)(
+                path, request_serializer=None, response_deserializer=None
+            )
+            return method(sent, timeout=timeout, metadata=self.address.metadata)
+        except ValueError:  # so gRPC puts it
+            raise Unavailable(f"the connection to {self.address.target} was closed here") from None
 
     def error(self, broken: Broken) -> PenstockError:
         """What a call's end tells."""
