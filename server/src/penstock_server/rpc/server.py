@@ -27,6 +27,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 # gRPC itself refuses a message with RESOURCE_EXHAUSTED, which reads like Busy: come again. So it lets this much more
 # in, which is longer than a record gets, for `calls.py` to say that it will never be taken.
 _TOO_LONG_BYTES = 4 << 20
+_LOOKAHEAD_BYTES = 2 << 20
 
 
 class Server:
@@ -49,6 +50,9 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
                 ("grpc.http2.max_ping_strikes", 0),
+                # How far a stream may be ahead of who reads it. Left to itself gRPC lets a fast one have tens of MiB.
+                ("grpc.http2.bdp_probe", 0),
+                ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
             ]
         )
 
