@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ class Box:
         self._durable = durable
         self._owner: Owner | None = None
         self._numbers = itertools.count(1)
+        self._counting = threading.RLock()
 
     @classmethod
     def claim(cls, directory: Path) -> Box | None:
@@ -130,7 +132,8 @@ class Box:
                     entry.file.unlink()
             raise
         if entry.ours:
-            self.bytes += entry.size
+            with self._counting:
+                self.bytes += entry.size
         return entry
 
     def _say(self, file: Path, told: dict[str, Any]) -> None:
@@ -192,6 +195,7 @@ class Box:
         if entry.ours and entry.file is not None:
             with suppress(OSError):
                 entry.file.unlink()
+            with self._counting:
                 self.bytes -= entry.size
 
     def release(self) -> None:

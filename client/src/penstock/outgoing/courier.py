@@ -38,6 +38,18 @@ class Way(Protocol):
         """Let go of connections, and end what goes over them."""
 
 
+class _Stop(threading.Event):
+    """Takes no lock, which a signal handler could find taken."""
+
+    _stopped = False
+
+    def set(self) -> None:
+        self._stopped = True
+
+    def is_set(self) -> bool:
+        return self._stopped
+
+
 class Courier:
     """Sends entries of one run; `done` and `refused` are called with each, by its threads.
 
@@ -77,7 +89,8 @@ class Courier:
         self._under_way: dict[str, Entry] = {}
         self._sent: dict[int, int] = {}  # bytes of those that are being sent
         self._threads: set[threading.Thread] = set()
-        self._stopping = threading.Event()
+        self._stopping = _Stop()
+        self._closed = False
         self._random = random.Random()  # its own: training may have seeded the common one
         self._told: set[str] = set()
         self._quiet = quiet  # somebody else tells of what goes wrong
@@ -130,7 +143,9 @@ class Courier:
     def stop(self, timeout: float) -> None:
         """Send nothing more. Waits for the threads at most `timeout` seconds."""
         self._stopping.set()
-        self._way.close()
+        closed, self._closed = self._closed, True
+        if not closed:
+            self._way.close()
         until = time.monotonic() + timeout
         for thread in list(self._threads):
             if thread is not threading.current_thread():
@@ -188,8 +203,9 @@ class Courier:
                     self._tell("failed", f"{entry.path} could not be sent, and is tried again: {self.trouble}")
             else:
                 self._forget(entry)
-                self.files += 1
-                self.bytes += entry.size
+                with self._lock:
+                    self.files += 1
+                    self.bytes += entry.size
                 self._has_moved()
                 self._done(entry)
                 return
@@ -247,9 +263,8 @@ class Courier:
     def _sleep(self, seconds: float) -> None:
         """Until it is time; when somebody waits for the end, that is soon."""
         until = time.monotonic() + seconds
-        while (left := min(until, time.monotonic() + _HURRIED if self.hurried else until) - time.monotonic()) > 0:
-            if self._stopping.wait(min(left, 0.05)):
-                return
+        while not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
             if self.hurried:
                 until = min(until, time.monotonic() + _HURRIED)
 

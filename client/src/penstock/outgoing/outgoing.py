@@ -113,7 +113,8 @@ class Outgoing:
                 f"the disk does not take what is logged as {path!r} ({_reason(error)}); it is kept in memory, and LOST "
                 "if this process ends before it is sent",
             )
-            self._memory += len(data)
+            with self._lock:
+                self._memory += len(data)
             entry = Entry(self.box.number(), path, len(data), data=data)
         self.courier.add(entry)
 
@@ -174,7 +175,8 @@ class Outgoing:
         if not self._offline:
             text += ", as does the next run here to the same server"
         if away := [entry for entry in left if not entry.ours]:
-            text += f"; leave {away[0].file} as it is until then" + (f" and {len(away) - 1} others" * (len(away) > 1))
+            others = f" and {len(away) - 1} more" * (len(away) > 1)
+            text += f"; leave {away[0].file}{others} as they are until then"
         if lost:
             text += f"; BUT {told(lost)} in memory only, and LOST when this process ends"
         return text
