@@ -295,6 +295,21 @@ def test_what_is_not_sent_in_time_is_told_with_its_place(
     assert len(stored(server, run.id)) == 2
 
 
+def test_a_thread_that_was_not_to_be_had_is_asked_for_again(
+    server: ServerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    run = start(server)
+    with monkeypatch.context() as poor:
+        poor.setattr(threading.Thread, "start", none)
+        run.log_text("x", "a.txt")
+    assert run.unsent == 1
+    assert run.finish(timeout=DEADLINE)
+    assert stored(server, run.id) == {"a.txt": b"x"}
+
+
 def test_what_the_server_refuses_for_good_is_told_kept_and_listed(
     server: ServerProcess, spool_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
