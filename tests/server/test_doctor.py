@@ -107,7 +107,7 @@ def test_a_user_without_rights(postgres, tmp_path: Path) -> None:
             "weak may not read and change: artifact_blobs, artifact_parts, artifacts, experiment_tags"
             in found["permissions"]
         )
-        assert "runs," not in found["permissions"]
+        assert " runs," not in found["permissions"]
         assert "GRANT SELECT, INSERT, UPDATE, DELETE" in found["permissions"]
     finally:
         execute(dsn, "DROP OWNED BY weak; DROP ROLE weak")
