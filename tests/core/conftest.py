@@ -39,13 +39,19 @@ def local(run: Any, tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def bucket(run: Any, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """The session's bucket, empty."""
+    """The session's bucket, empty, without uploads."""
     for name, value in s3.credentials.items():
         monkeypatch.setenv(name, value)
     s3.wipe()
     store = run(open_store(parse_root(s3.root), S3Options(endpoint=s3.endpoint, addressing="path")))
+    run(_give_up(store))
     yield store
     run(store.close())
+
+
+async def _give_up(store: Store) -> None:
+    for begun in [each async for each in store.begun()]:
+        await store.abort(begun.key, begun.token)
 
 
 @pytest.fixture(params=["local", "bucket"])
