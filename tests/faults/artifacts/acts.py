@@ -201,7 +201,8 @@ def disk_full(scene: Scene) -> None:
     disk = scene.depot
     assert isinstance(disk, Disk)
     scene.replicas()
-    scene.begin()
+    # Slowly: what is replaced stays for an hour, and all of it has to find room.
+    scene.begin(*(Raw(scene.address, scene.run_id, _RATE / 4) for _ in range(scene.size.members)))
     for _ in scene.rounds():
         scene.strike("disk of the store full")
         disk.fill()

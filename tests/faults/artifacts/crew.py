@@ -37,15 +37,16 @@ class Member(Protocol):
 class Raw:
     """A member in a thread of this process, which speaks gRPC itself. `address` says which server, at each try."""
 
-    def __init__(self, address: Callable[[], str], run_id: str) -> None:
+    def __init__(self, address: Callable[[], str], run_id: str, rate: float = _RATE) -> None:
         self.tries = self.resumed = self.sent = 0
         self._address = address
         self._run_id = run_id
+        self._rate = rate
         self._sender: Sender | None = None
 
     def deliver(self, path: str, data: bytes) -> None:
         """Asks how far it got, and sends the rest, until it is there."""
-        sender = self._sender = Sender(self._address, self._run_id, path, data, _RATE)
+        sender = self._sender = Sender(self._address, self._run_id, path, data, self._rate)
         try:
             artifact = sender.deliver(_SECONDS)
             assert (artifact.size, artifact.sha256) == (len(data), sender.digest), "something else was answered"

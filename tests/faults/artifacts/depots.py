@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -63,6 +64,7 @@ class Disk(Directory):
     def fill(self) -> None:
         """No room is left."""
         with suppress(OSError), self._filler.open("ab", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self._disk).free)
             while file.write(bytes(1 << 16)):
                 pass
 

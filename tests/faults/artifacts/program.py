@@ -14,7 +14,7 @@ from artifacts import acts
 from artifacts.depots import Bucket, Directory, Disk
 from artifacts.scene import Outcome, Scene, Size
 
-_DISK = 160 << 20
+_DISK = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ CAMPAIGNS = {
     "artifacts-database-dies": Campaign(
         "PostgreSQL killed or stopped", acts.database_dies, "s3", _long(15), own_database=True
     ),
-    "artifacts-disk-full": Campaign("the store's disk is full", acts.disk_full, "disk", _long(15)),
+    "artifacts-disk-full": Campaign("the store's disk is full", acts.disk_full, "disk", Size(15)),
     "artifacts-digests-wrong": Campaign("digests that do not agree", acts.digests_wrong, "s3", _long(60)),
     "artifacts-races": Campaign("clients at once at one path, S3", acts.races, "s3", _long(60)),
     "artifacts-races-local": Campaign("clients at once, directory", acts.races, "directory", _long(60)),
