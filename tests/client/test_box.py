@@ -72,7 +72,7 @@ def test_what_is_no_file_is_not_opened(made: Box, tmp_path: Path) -> None:
     """To open a pipe would be to wait for somebody who writes into it."""
     os.mkfifo(tmp_path / "pipe")
     for nothing in (tmp_path / "pipe", tmp_path, tmp_path / "absent"):
-        with pytest.raises(OSError, match="no file|No such file"):
+        with pytest.raises(OSError, match=r"no file|No such file"):
             made.copy(nothing, "a")
     assert made.path is not None
     assert there(made.path) == []
