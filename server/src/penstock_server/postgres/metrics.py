@@ -15,8 +15,8 @@ from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres.database import Connection, Database
 
 _KNOWN = "SELECT name, metric_id FROM run_metrics WHERE run_id = $1 AND name = ANY($2)"
-# Ids are given out under the run's lock, one writer after another. A name that another writer added meanwhile is left to
-# it, with a gap in the ids, and looked up by the caller. The row is locked by its change and by nothing before: who
+# Ids are given out under the run's lock, one writer after another. A name that another writer added meanwhile is left
+# to it, with a gap in the ids, and looked up by the caller. The row is locked by its change and by nothing before: who
 # locks it and then changes it waits in a circle with two others whose new params or tags look at it (a deadlock).
 _NAME = """
 WITH run AS (
