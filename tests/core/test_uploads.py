@@ -392,14 +392,30 @@ async def test_also_in_another_process(here: Place) -> None:
     new_stream, new_task = here.another().open("a", other, upload_id=upload_id)
     await new_stream.put(other[: 3 * PART], b"")
     await here.stored(upload_id, 2)
-    # The old one can record nothing more.
-    await stream.put(data[3 * PART :], Trailer(sha256(data)), None)
+    # The old one can record nothing more, and ends before its client does.
+    await stream.put(data[3 * PART :], b"")
     with pytest.raises(UploadGone):
         await task
     await new_stream.put(other[3 * PART :], Trailer(sha256(other)), None)
     await new_task
     assert await here.read("a") == other
     assert await here.states() == [("a", 2)]
+
+
+async def test_the_old_one_records_no_part(one: Place) -> None:
+    data = content(5 * PART)
+    upload_id = await one.broken("a", data, 1, PART)
+    stream, task = one.open("a", data, upload_id=upload_id, offset=PART)
+    await stream.put(b"", b"", b"")
+    new_stream, new_task = one.another().open("a", data, upload_id=upload_id, offset=PART)
+    await new_stream.put(b"", b"", b"")
+    await stream.put(data[PART : 3 * PART], b"1")
+    with pytest.raises(UploadGone):
+        await asyncio.wait_for(task, 20)
+    assert len(await execute(one.db, "SELECT FROM artifact_parts")) == 1
+    await new_stream.put(data[PART:], Trailer(sha256(data)), None)
+    await new_task
+    assert await one.read("a") == data
 
 
 async def test_of_many_that_take_over_at_once_one_goes_on(one: Place) -> None:
