@@ -347,11 +347,13 @@ def test_a_database_that_is_not_there_for_a_while_is_no_reason_to_die(postgres, 
             run = RunServiceStub(channel).CreateRun(runs_pb2.CreateRunRequest()).run
             point = metrics_pb2.LogBatchRequest(run_id=run.run_id, metrics=[metrics_pb2.Metric(name="a", value=1)])
             log_batch = MetricServiceStub(channel).LogBatch
-            log_batch(point)
             watch = RunServiceStub(channel).WatchRuns(
                 runs_pb2.WatchRunsRequest(run_ids=[run.run_id], changes_only=True), timeout=60
             )
             assert next(watch).synced
+            log_batch(point)
+            while runs_pb2.RUN_CHANGE_METRICS not in next(watch).changes:
+                pass  # what was committed before is told before; and nothing of it is left to be told meanwhile
             postgres.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
             postgres.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'")
             postgres.execute(f"ALTER DATABASE {name} RENAME TO {name}_away")
