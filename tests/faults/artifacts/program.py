@@ -54,11 +54,10 @@ CAMPAIGNS = {
 
 # In `make test`, the others there at chosen points only.
 SHORT = {
-    "artifacts-s3-fails": Size(4),
+    "artifacts-s3-fails": Size(3),
     "artifacts-s3-restarted": Size(1),
-    "artifacts-server-killed-local": Size(1),
     "artifacts-server-still": Size(1),
-    "artifacts-replicas-hopped": Size(2),
+    "artifacts-replicas-hopped": Size(1),
     "artifacts-client-killed": Size(1),
     "artifacts-logged": Size(1),
     "artifacts-database-dies": Size(1),
