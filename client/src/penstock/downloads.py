@@ -22,7 +22,8 @@ from penstock.v1 import artifacts_pb2 as pb
 from penstock.wire import CHUNK, Watched, Wire, chunk_in
 
 FILES = 8  # at once, of those that are small
-RANGES = 4  # at once, of a large one
+RANGES = 4  # at once, of a large one straight from the store
+STREAMS = 2  # … and through the server, where more only take turns
 SMALL = 8 << 20  # bytes: what is smaller comes in one go, and is begun anew when it breaks off
 RANGE_BYTES = 32 << 20
 
@@ -213,7 +214,7 @@ class _Download:
         with Partial(self._target, artifact.size, bytes.fromhex(artifact.sha256), range_bytes) as partial:
             self._count(sum(partial.done))
             left = [number for number, done in enumerate(partial.done) if done < partial.length(number)]
-            threads = min(RANGES, len(left))
+            threads = min(STREAMS if read == self._from_server else RANGES, len(left))
             in_parallel(lambda number: self._range(partial, read, number), left, threads, self._effort)
             if partial.digest().hex() != artifact.sha256:
                 partial.discard()
