@@ -179,9 +179,8 @@ async def test_nothing_of_a_cancelled_call_goes_on(store: LocalStore, root: Path
 
 
 async def test_what_a_cancelled_call_has_got_is_given_back(store: LocalStore, root: Path) -> None:
-    await store.size(KEY)  # makes the root
-    held, descriptors = threading.Event(), len(list(Path("/proc/self/fd").iterdir()))
     await store.put(KEY, b"x", "")
+    held, descriptors = threading.Event(), len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(8):
         store._threads.submit(held.wait)
     tasks = [asyncio.create_task(anext(store.read(KEY, 0, 1))), asyncio.create_task(store.begin(KEY, ""))]
@@ -328,6 +327,24 @@ async def test_a_root_that_vanishes(store: LocalStore, root: Path) -> None:
             await work
     root.mkdir()
     await store.put(KEY, b"x", "")
+
+
+async def test_who_does_not_write_makes_no_root(store: LocalStore, root: Path) -> None:
+    """What is to be removed is not where nothing is: the disk may not be mounted, or the settings be another's."""
+    for work in (
+        content(store, KEY),
+        store.size(KEY),
+        store.put_part(KEY, "token", 1, 0, b"x"),
+        store.complete(KEY, "token", []),
+        store.delete([KEY]),
+        store.abort(KEY, "token"),
+    ):
+        with pytest.raises(StoreRefused, match=f"{root} is not there; mount it or make it"):
+            await work
+    assert [each async for each in store.begun()] == []
+    assert not root.exists()
+    await store.begin(KEY, "")
+    assert root.exists()
 
 
 async def test_a_root_that_is_a_file(store: LocalStore, root: Path) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from uploading import CALLER, PART, Place, content, execute, place
 
-from penstock_server.blobs import Store
+from penstock_server.blobs import S3Options, Store, open_store
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.retention import Removal, Retention
 from penstock_server.core.runs import Runs
+from penstock_server.model.artifacts import LocalRoot
 from penstock_server.model.errors import FailedPrecondition, NotFound, StoreRefused, Unavailable
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT
 from penstock_server.model.lifecycle import Lifecycle
@@ -92,8 +93,8 @@ async def test_all_of_a_run_goes_and_nothing_of_another(db: Database, store: Sto
     await delete(gone)
     assert await Retention(db, DAY).survey() == Removal(runs=1, points=210, files=5, bytes=500)
     assert (await rows(db, gone.run_id)).keys() == {*TABLES, "runs"}
-    # What was replaced has its hour.
-    await execute(db, "UPDATE artifact_blobs SET touched_ms = 0 WHERE state = 3 AND run_id = $1", gone.run_id)
+    # What was replaced has its hour, and what broke off some minutes.
+    await execute(db, "UPDATE artifact_blobs SET touched_ms = 0 WHERE state <> 2 AND run_id = $1", gone.run_id)
     assert await remove(gone) == Removal(runs=1, points=210, files=5, bytes=500)
     assert await rows(db, gone.run_id) == {}
     assert [await store.size(key) for key in keys] == [None] * 7
@@ -233,6 +234,18 @@ async def test_files_that_the_store_keeps_for_now_go_later(db: Database, local: 
     assert await remove(spot) == NOTHING
     assert await rows(db, spot.run_id) == {}
     assert [path for path in root.rglob("*") if path.is_file()] == []
+
+
+async def test_where_the_files_never_were_nothing_is_removed(db: Database, local: Store, tmp_path: Path) -> None:
+    """As when `gc` runs with the settings of another machine."""
+    spot = await filled(db, local)
+    await delete(spot)
+    elsewhere = await open_store(LocalRoot(str(tmp_path / "nowhere" / "artifacts")), S3Options())
+    removed = await remove(spot, elsewhere)
+    await elsewhere.close()
+    assert isinstance(removed.trouble, StoreRefused)
+    assert (await rows(db, spot.run_id)).keys() == {"artifact_blobs"}
+    assert not (tmp_path / "nowhere").exists()
 
 
 async def test_a_database_that_is_away_is_told(db: Database, local: Store) -> None:

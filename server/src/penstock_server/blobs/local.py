@@ -2,6 +2,9 @@
 
 What was answered survives a power cut: files and the directories that name them are synced before. An upload is
 gathered in `.uploads/{token}`, which no key begins with, and moved to its key when it is complete.
+
+The directory is made by who writes to it first. To all others one that is not there is no empty one: it may be not
+mounted, or not the one that was meant, and what was told to be removed there is elsewhere.
 """
 
 from __future__ import annotations
@@ -93,7 +96,10 @@ class LocalStore:
             await self._run(partial(confined.remove, self._root.path, confined.names(key)))
 
     async def begun(self) -> AsyncIterator[Begun]:
-        """The files that parts go to; begun when they were written last. Their keys are not known."""
+        """The files that parts go to; begun when they were written last. Their keys are not known.
+
+        None where there is no root: nobody has written yet, and nobody takes something for removed by this.
+        """
         for token, written_ms in await self._run(self._begun):
             yield Begun("", token, written_ms)
 
@@ -113,7 +119,7 @@ class LocalStore:
         """Works in a thread. Who is cancelled waits for the thread, since it writes from a buffer that is used again;
         what it has got nobody hears of, so `undo` gives it back.
         """
-        job = self._threads.submit(self._work, work)
+        job = self._threads.submit(work)
         future = asyncio.wrap_future(job)
         try:
             return await asyncio.shield(future)
@@ -127,12 +133,6 @@ class LocalStore:
             raise
         except OSError as error:
             self._raise(error)
-
-    def _work(self, work: Callable[[], T]) -> T:
-        if not self._made:
-            Path(self._root.path).mkdir(parents=True, exist_ok=True)
-            self._made = True
-        return work()
 
     def _raise(self, error: OSError) -> NoReturn:
         root, reason = self._root.path, error.strerror or str(error)
@@ -159,6 +159,9 @@ class LocalStore:
 
     def _begin(self, data: Bytes) -> str:
         token = uuid.uuid4().hex
+        if not self._made:
+            Path(self._root.path).mkdir(parents=True, exist_ok=True)
+            self._made = True
         with confined.directory(self._root.path, [_UPLOADS], make=True):
             pass
         file = confined.open_file(self._root.path, [_UPLOADS, token], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -231,7 +234,10 @@ class LocalStore:
 
     def _begun(self) -> list[tuple[str, int]]:
         found = []
-        with suppress(FileNotFoundError), confined.directory(self._root.path, [_UPLOADS]) as uploads:
+        with (
+            suppress(FileNotFoundError, confined.RootGoneError),
+            confined.directory(self._root.path, [_UPLOADS]) as uploads,
+        ):
             for token in os.listdir(uploads):  # noqa: PTH208  # of a descriptor
                 with suppress(FileNotFoundError):
                     written = os.stat(token, dir_fd=uploads, follow_symlinks=False).st_mtime_ns
