@@ -96,14 +96,23 @@ async def test_what_may_be_written_and_not_read(before: Front, server: S3Server)
     assert server.files == []
 
 
+async def test_uploads_that_may_not_be_listed(before: Front, server: S3Server) -> None:
+    # All of the object, and of an upload its beginning and its part.
+    before.replies.extend([Reply(cut=1 << 30)] * 8 + [refusal(403, "AccessDenied")])
+    found = await seen(before.endpoint)
+    assert (before.asked[8].method, "uploads" in before.asked[8].path) == ("GET", True)
+    assert "s3:ListBucketMultipartUploads" in found["multipart"].remedy
+    assert server.files == []
+
+
 async def test_an_upload_that_cannot_end_is_given_up(before: Front, server: S3Server) -> None:
     # All of the object, an upload that is given up, and of the next its beginning and its parts.
-    before.replies.extend([Reply(cut=1 << 30)] * 12 + [refusal(403, "AccessDenied")])
+    before.replies.extend([Reply(cut=1 << 30)] * 13 + [refusal(403, "AccessDenied")])
     found = await seen(before.endpoint)
-    assert before.asked[12].method == "POST"
-    assert "uploadId=" in before.asked[12].path
+    assert before.asked[13].method == "POST"
+    assert "uploadId=" in before.asked[13].path
     assert found["multipart"].remedy.startswith("grant")
-    assert [each.method for each in before.asked[13:]] == ["DELETE", "DELETE"]
+    assert [each.method for each in before.asked[14:]] == ["DELETE", "DELETE"]
     assert server.files == []
 
 

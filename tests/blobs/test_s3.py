@@ -208,6 +208,20 @@ async def test_a_cancelled_read_gives_its_connection_back(server: S3Server) -> N
             assert await waiting == bytes(10)
 
 
+async def test_a_read_that_is_left_leaves_nothing_to_the_collector(store: Store) -> None:
+    await store.put(KEY, bytes(4 * MIB), "text/plain")
+    left: list[object] = []
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(hooks.firstiter, left.append)
+    try:
+        chunks = store.read(KEY, 0, 4 * MIB)
+        await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+    assert left == []
+
+
 def test_a_cancelled_call_sends_nothing_of_what_its_buffer_has_next() -> None:
     async def main() -> None:
         received = bytearray()
@@ -565,21 +579,44 @@ async def test_one_of_many_that_is_not_deleted_is_an_error(before: Front) -> Non
             await store.delete(["k", "l"])
 
 
-async def test_uploads_are_listed_page_by_page_and_only_ours() -> None:
-    def page(key: str, more: str = "") -> Reply:
-        upload = f"<Key>{key}</Key><UploadId>{key[-1]}</UploadId><Initiated>2026-01-02T03:04:05Z</Initiated>"
-        listed = f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}<Upload>{upload}</Upload>"
-        return Reply(200, f"<?xml version='1.0'?><ListMultipartUploadsResult>{listed}</ListMultipartUploadsResult>")
+def page(key: str, more: str = "", initiated: str = "<Initiated>2026-01-02T03:04:05Z</Initiated>") -> Reply:
+    """Of uploads in parts. `more`: where the next begins."""
+    upload = f"<Key>{key}</Key><UploadId>{key[-1]}</UploadId>{initiated}"
+    listed = f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>{more}<Upload>{upload}</Upload>"
+    return Reply(200, f"<?xml version='1.0'?><ListMultipartUploadsResult>{listed}</ListMultipartUploadsResult>")
 
+
+async def test_uploads_are_listed_page_by_page_and_only_ours() -> None:
     more = "<NextKeyMarker>k&amp;1</NextKeyMarker><NextUploadIdMarker>u1</NextUploadIdMarker>"
     with front() as it:
-        it.replies.extend([page(f"{RUN}/a", more), page("backup/of-somebody-else", more), page(f"{RUN}/b")])
+        other = more.replace("u1", "u2")
+        it.replies.extend([page(f"{RUN}/a", more), page("backup/of-somebody-else", other), page(f"{RUN}/b")])
         async with opened(it.endpoint, "s3://tests") as store:
             found = await begun(store)
     assert found == [Begun(f"{RUN}/{name}", name, 1767323045000) for name in "ab"]
     asked = [parse_qs(urlsplit(each.path).query, keep_blank_values=True) for each in it.asked]
     assert "key-marker" not in asked[0]
     assert (asked[1]["key-marker"], asked[1]["upload-id-marker"]) == (["k&1"], ["u1"])
+
+
+@pytest.mark.parametrize(
+    ("more", "pages"),
+    [(" ", 1), ("<NextUploadIdMarker>u</NextUploadIdMarker>", 2), ("<NextKeyMarker>k</NextKeyMarker>", 2)],
+)
+async def test_a_list_that_says_there_is_more_and_not_where_ends(more: str, pages: int) -> None:
+    with front() as it:
+        it.replies.extend([page(f"{RUN}/a", more)] * 5)
+        async with opened(it.endpoint, "s3://tests") as store:
+            assert len(await begun(store)) == pages
+    assert len(it.asked) == pages
+
+
+async def test_a_list_that_lacks_something_is_refused() -> None:
+    with front() as it:
+        it.replies.append(page(f"{RUN}/a", initiated=""))
+        async with opened(it.endpoint, "s3://tests") as store:
+            with pytest.raises(StoreRefused, match="its answer has no 'Initiated'"):
+                await begun(store)
 
 
 # Addresses.

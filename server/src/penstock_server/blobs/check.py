@@ -149,6 +149,8 @@ async def _multipart(store: Store, key: str) -> str:
     token = await store.begin(key, "text/plain")
     try:
         await store.put_part(key, token, 1, 0, _TEXT)
+        async for _ in store.begun():  # not every store tells of all; whether it may be asked is the question
+            pass
     finally:
         await store.abort(key, token)
     token = await store.begin(key, "text/plain")

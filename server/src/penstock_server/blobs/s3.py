@@ -7,7 +7,7 @@ import contextlib
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
@@ -41,6 +41,7 @@ _ENCRYPTION = {
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
 }
+_MARKERS = ("KeyMarker", "UploadIdMarker")
 # A bucket without a prefix may have uploads of others in it, which are not ours to give up.
 _OURS = re.compile(r"(\d+/[0-9a-f]{32}/(artifacts|versions)|\.penstock-doctor)/")
 
@@ -158,9 +159,10 @@ class S3Store:
         try:
             while start < end:
                 try:
-                    async for chunk in self._get(key, start, end):
-                        start, attempts = start + len(chunk), 0
-                        yield chunk
+                    async with contextlib.aclosing(self._get(key, start, end)) as chunks:
+                        async for chunk in chunks:
+                            start, attempts = start + len(chunk), 0
+                            yield chunk
                 except Unavailable:
                     attempts += 1
                     if attempts == 3:
@@ -168,7 +170,7 @@ class S3Store:
         finally:
             self._readers.release()
 
-    async def _get(self, key: str, start: int, end: int) -> AsyncIterator[bytes]:
+    async def _get(self, key: str, start: int, end: int) -> AsyncGenerator[bytes]:
         with _translated(self._root, key):
             answer = await self._client.get_object(**self._at(key), Range=f"bytes={start}-{end - 1}")
             body = answer["Body"]
@@ -232,15 +234,19 @@ class S3Store:
             try:
                 with _translated(self._root, prefix):
                     answer = await self._client.list_multipart_uploads(Bucket=self._root.bucket, Prefix=prefix, **more)
+                    found = [
+                        Begun(key, upload["UploadId"], int(upload["Initiated"].timestamp() * 1000))
+                        for upload in answer.get("Uploads", ())
+                        if _OURS.match(key := upload["Key"].removeprefix(prefix))
+                    ]
             except UploadGone:
                 return  # what rclone says where it has none at all
-            for upload in answer.get("Uploads", ()):
-                key = upload["Key"].removeprefix(prefix)
-                if _OURS.match(key):
-                    yield Begun(key, upload["UploadId"], int(upload["Initiated"].timestamp() * 1000))
-            if not answer.get("IsTruncated"):
+            for each in found:
+                yield each
+            markers = {name: answer[f"Next{name}"] for name in _MARKERS if answer.get(f"Next{name}")}
+            if not answer.get("IsTruncated") or markers in ({}, more):  # some say that there is more, and not where
                 return
-            more = {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+            more = markers
 
     def file_uri(self, token: str) -> None:
         """There is none."""

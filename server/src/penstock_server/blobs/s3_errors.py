@@ -47,8 +47,6 @@ def meaning(answer: Answer, bucket: str, key: str) -> PenstockError:
             return shortened(key)
         case "NoSuchUpload" | "InvalidPart":  # the second: parts are gone, or another wrote over them
             return UploadGone(f"of {key!r}")
-        case "NotImplemented" if "cannot be replaced" in answer.message:  # rclone, of a part that is another now
-            return UploadGone(f"of {key!r}")
         case "InvalidPartOrder" | "EntityTooSmall":
             return ContentMismatch("parts", f"the store cannot put them together ({said})")
         case "NotImplemented" if "replaced" in answer.message:  # rclone, of a part that has come with other bytes
