@@ -14,6 +14,7 @@ from uploading import CALLER, PART, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
 from penstock_server.blobs.local import LocalStore
+from penstock_server.blobs.store import Begun
 from penstock_server.core import sweep as core
 from penstock_server.core.sweep import Sweeper
 from penstock_server.model.artifacts import LocalRoot
@@ -200,6 +201,51 @@ class Away(LocalStore):
         await super().delete(keys)
 
 
+class Slow(LocalStore):
+    """A store that answers so often, and then not in time, or that it is away."""
+
+    def __init__(self, root: Path, answers: int, then: Exception) -> None:
+        super().__init__(LocalRoot(str(root)))
+        self._answers = answers
+        self._then = then
+
+    async def delete(self, keys: Any) -> None:
+        if self._answers == 0:
+            raise self._then
+        self._answers -= 1
+        await super().delete(keys)
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError(), Unavailable("the store is away", 1.0)])
+async def test_what_takes_long_is_noted_by_and_by(
+    db: Database, local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    """And what was not answered is left alone until it must have come to something, one way or the other."""
+    monkeypatch.setattr(core, "_SLICE", 3)
+    spot = await place(db, local)
+    await many(db, spot, 10)
+    slow = Slow(tmp_path / "artifacts", 2, trouble)
+    with suppress(Unavailable):
+        await sweeper(spot, store=slow).sweep()
+    assert len(await keys(db)) == 4
+    await age(db, core._PUT_BACK_MS)
+    assert await sweeper(spot).sweep() == 1
+    await age(db, core._LEASE_MS - core._PUT_BACK_MS - MINUTE)
+    assert await sweeper(spot).sweep() == 0
+    await age(db, MINUTE)
+    assert await sweeper(spot).sweep() == 3
+    await slow.close()
+
+
+async def test_a_store_that_answers_nothing_in_time_is_told(db: Database, local: Store, tmp_path: Path) -> None:
+    spot = await place(db, local)
+    await many(db, spot, 3)
+    slow = Slow(tmp_path / "artifacts", 0, TimeoutError())
+    with pytest.raises(Unavailable, match="takes too long"):
+        await sweeper(spot, store=slow).sweep()
+    await slow.close()
+
+
 @asynccontextmanager
 async def running(it: Sweeper) -> AsyncIterator[None]:
     task = asyncio.create_task(it.run())
@@ -220,7 +266,7 @@ async def until_gone(db: Database) -> None:
 async def test_a_store_that_is_away_is_told_once_and_tried_again(
     db: Database, local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"_LOOK_SECONDS": 0.01, "_LONGEST_PAUSE": 0.05, "_PUT_BACK_MS": 0}.items():
+    for name, value in {"_LOOK_SECONDS": 0.01, "_LONGEST_PAUSE": 0.05, "_LEASE_MS": 0}.items():
         monkeypatch.setattr(core, name, value)
     spot = await place(db, local)
     await many(db, spot, 10)
@@ -263,6 +309,31 @@ async def test_a_nudge_wakes_it(db: Database, local: Store) -> None:
         await until_gone(db)
 
 
+class Mute(LocalStore):
+    """A store that does not tell of its uploads."""
+
+    async def begun(self) -> AsyncIterator[Begun]:
+        raise StoreRefused("we may not do this", "grant it")
+        yield
+
+
+async def test_a_store_that_tells_of_no_uploads_is_swept_all_the_same(
+    db: Database, local: Store, tmp_path: Path
+) -> None:
+    spot = await place(db, local)
+    mute = Mute(LocalRoot(str(tmp_path / "artifacts")))
+    it = sweeper(spot, store=mute)
+    with capture_logs() as logs:
+        async with running(it):
+            await spot.upload("model", b"x")
+            await spot.artifacts.delete(CALLER, spot.run_id, "model")
+            await age(db, MINUTE)
+            it.nudge()
+            await until_gone(db)
+    await mute.close()
+    assert [entry["event"] for entry in logs] == ["uploads that only the artifacts' store knows stay for now"]
+
+
 async def test_uploads_that_only_the_store_knows_go_when_they_are_old(
     db: Database, store: Store, small_parts: None
 ) -> None:
@@ -272,7 +343,9 @@ async def test_uploads_that_only_the_store_knows_go_when_they_are_old(
     stray = await store.begin("7/" + 32 * "0" + "/artifacts/model", "text/plain")
     assert await sweeper(spot, resume_ms=HOUR).sweep_strays() == 0
     assert await begun(store) == known | {stray}
-    assert await sweeper(spot, resume_ms=-HOUR).sweep_strays() == 1
+    assert await sweeper(spot, resume_ms=-HOUR).sweep_strays() == 0, "who has begun it may be about to note that"
+    assert await begun(store) == known | {stray}
+    assert await sweeper(spot, resume_ms=-HOUR).sweep_strays(shortest_ms=-HOUR) == 1
     assert await begun(store) == known
 
 

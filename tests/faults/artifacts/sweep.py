@@ -33,7 +33,7 @@ async def sweep(dsn: str, depot: Directory | Bucket) -> None:
                     left = await conn.fetchval(_LEFT)
                 if not left or time.monotonic() > deadline:
                     break
-            await sweeper.sweep_strays()
+            await sweeper.sweep_strays(shortest_ms=0)
             await store.close()
     finally:
         await db.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Sequence
 
 import structlog
@@ -24,11 +25,15 @@ _LOOK_STRAYS_SECONDS = 3600.0
 _LONGEST_PAUSE = 600.0
 
 _BATCH = 200
-# Once a row is gone its key can be used again, so nobody may go on removing then who took it long ago: the store gets
-# much less time than the lease.
+_SLICE = 20  # that the store is asked for at once: what takes long is noted so often
+# Once a row is gone its key can be used again, and what a store was told and did not answer it may still do. So those
+# rows stay taken until it has, and the store gets much less time than that.
 _LEASE_MS = 900_000
 _STORE_SECONDS = 120.0
-_PUT_BACK_MS = 60_000
+_PUT_BACK_MS = 60_000  # what it refused, or was not told yet
+
+# Younger uploads that no row names may be about to get theirs.
+_STRAY_MS = 600_000
 
 log = structlog.get_logger(__name__)
 
@@ -52,11 +57,11 @@ class Sweeper:
         pause, looked = _LOOK_SECONDS, -_LOOK_STRAYS_SECONDS
         while True:
             self._wake.clear()
+            if time.monotonic() - looked >= _LOOK_STRAYS_SECONDS:
+                await self._sweep_strays_if_possible()
+                looked = time.monotonic()
             try:
                 await self.sweep()
-                if time.monotonic() - looked >= _LOOK_STRAYS_SECONDS:
-                    await self.sweep_strays()
-                    looked = time.monotonic()
             except PenstockError as error:
                 if pause == _LOOK_SECONDS:
                     log.warning("what is to be removed from the artifacts' store stays for now", error=str(error))
@@ -72,6 +77,13 @@ class Sweeper:
             except TimeoutError:
                 pass
 
+    async def _sweep_strays_if_possible(self) -> None:
+        # Apart from the others: there are few, and there are stores that do not tell of them.
+        try:
+            await self.sweep_strays()
+        except PenstockError as error:
+            log.warning("uploads that only the artifacts' store knows stay for now", error=str(error))
+
     async def sweep(self) -> int:
         """Removes all that is due; how many that were. Raises what the store raises, after what could be removed."""
         removed, trouble = 0, None
@@ -80,11 +92,10 @@ class Sweeper:
                 due = await sweep.take(conn, self._resume_ms, _LEASE_MS, _BATCH)
             if not due:
                 break
-            gone, error = await self._remove(due)
-            left = [each.id for each in due if each not in gone]
+            gone, left, error = await self._remove(due)
             async with self._db.transaction() as conn:
                 await sweep.forget(conn, [each.id for each in gone])
-                await sweep.put_back(conn, left, _PUT_BACK_MS)
+                await sweep.put_back(conn, [each.id for each in left], _PUT_BACK_MS)
             removed += len(gone)
             telemetry.artifact_removals.labels("known").inc(len(gone))
             trouble = trouble or error
@@ -94,23 +105,36 @@ class Sweeper:
             raise trouble
         return removed
 
-    async def _remove(self, due: Sequence[Due]) -> tuple[list[Due], PenstockError | None]:
-        """Those that the store has no more of, and why it has the others."""
+    async def _remove(self, due: Sequence[Due]) -> tuple[list[Due], list[Due], PenstockError | None]:
+        """Those that the store has no more of; those that it keeps, refused or not asked for yet; and why.
+
+        What it was told and did not answer is in neither: it may still come to that.
+        """
         gone: list[Due] = []
+        refused: list[Due] = []
+        trouble: PenstockError | None = None
+        waiting = deque(due[start : start + _SLICE] for start in range(0, len(due), _SLICE))
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                error = await self._try(due, gone)
-                if error is not None and not isinstance(error, Retryable):  # it refuses all, or one of them
-                    error = None
-                    for each in due:
-                        error = await self._try([each], gone) or error
-                        if isinstance(error, Retryable):
-                            break
+                while waiting:
+                    asked = waiting.popleft()
+                    error = await self._try(asked)
+                    if error is None:
+                        gone += asked
+                    elif isinstance(error, Retryable):
+                        trouble = error
+                        break
+                    elif len(asked) > 1:  # it refuses all, or one of them
+                        waiting.extendleft([each] for each in reversed(asked))
+                    else:
+                        refused += asked
+                        trouble = error
         except TimeoutError:
-            error = Unavailable("the artifacts' store takes too long to remove what is not needed", 1.0)
-        return gone, error
+            if not gone:
+                trouble = Unavailable("the artifacts' store takes too long to remove what is not needed", 1.0)
+        return gone, refused + [each for asked in waiting for each in asked], trouble
 
-    async def _try(self, due: Sequence[Due], gone: list[Due]) -> PenstockError | None:
+    async def _try(self, due: Sequence[Due]) -> PenstockError | None:
         try:
             for each in due:
                 if each.token is not None:
@@ -119,12 +143,14 @@ class Sweeper:
             await self._store.delete([each.key for each in due])
         except PenstockError as error:
             return error
-        gone += due
         return None
 
-    async def sweep_strays(self) -> int:
-        """Removes old uploads that only the store knows; how many that were. Raises what the store raises."""
-        before_ms = time.time() * 1000 - self._resume_ms
+    async def sweep_strays(self, shortest_ms: int = _STRAY_MS) -> int:
+        """Removes old uploads that only the store knows; how many that were. Raises what the store raises.
+
+        `shortest_ms`: younger ones stay in any case.
+        """
+        before_ms = time.time() * 1000 - max(self._resume_ms, shortest_ms)
         old = [begun async for begun in self._store.begun() if begun.begun_ms < before_ms]
         if not old:
             return 0
