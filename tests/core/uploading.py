@@ -59,7 +59,7 @@ class Place:
         self.store = store
         self.run_id = run_id
         self.nudged = 0
-        self.uploads = Uploads(db, store, direct=direct, nudge=self._nudge)
+        self.uploads = Uploads(db, store, direct=direct)
         self.artifacts = Artifacts(db, store, direct=direct, nudge=self._nudge)
 
     def _nudge(self) -> None:

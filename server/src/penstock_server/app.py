@@ -187,7 +187,7 @@ async def _work(
         sweeper = Sweeper(db, store, resume_ms(settings))
         direct = settings.artifacts_mode == "direct"
         artifacts = Artifacts(db, store, direct=direct, nudge=sweeper.nudge)
-        uploads = Uploads(db, store, direct=direct, nudge=sweeper.nudge)
+        uploads = Uploads(db, store, direct=direct)
         limit = settings.max_message_bytes
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),

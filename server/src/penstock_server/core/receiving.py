@@ -1,7 +1,7 @@
 """One stream of an upload: its bytes are gathered into parts, hashed, and stored, a few parts at once.
 
 Memory is bounded twice: by parts in flight per upload, and by a budget that all uploads of the process share. Who has
-no room is not read from, and gRPC's flow control holds the client.
+no room is not read from, and gRPC's flow control holds the client; beside that, each stream has one message.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
 from penstock_server.ingest.budget import Budget
-from penstock_server.model.artifacts import Part, UploadId
+from penstock_server.model.artifacts import Part, UploadId, check_size
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError, Unavailable
 from penstock_server.model.uploads import Trailer, Upload
 from penstock_server.postgres import uploads
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
 # One of them is gathered while the others are on their way to the store.
 _PARTS_AT_ONCE = 4
-_BEAT_SECONDS = uploads.DEAD_AFTER_MS / 1000 / 3
 # Who sends nothing for so long gives its room to the others, and goes on later from the last part.
 _SILENCE_SECONDS = 120.0
+# So does who fills no part in this time, however often it sends: a part has all its room from its first byte on.
+_PART_SECONDS = 600.0
 # Below this, a thread costs more than the hash.
 _HASH_HERE_BYTES = 64 << 10
 _DIGESTS_KEPT = 1_000
@@ -39,21 +41,21 @@ class Digests:
     """The running SHA-256 of uploads that broke off, at the end of their last part; of the newest thousand."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[UploadId, tuple[int, _Hash]] = OrderedDict()
+        self._kept: OrderedDict[UploadId, _Hash] = OrderedDict()
 
-    def keep(self, upload_id: UploadId, number: int, digest: _Hash) -> None:
-        """After part `number`."""
-        self._kept[upload_id] = number, digest
+    def keep(self, upload_id: UploadId, digest: _Hash) -> None:
+        """Of all parts that are stored."""
+        self._kept[upload_id] = digest
         self._kept.move_to_end(upload_id)
         if len(self._kept) > _DIGESTS_KEPT:
             self._kept.popitem(last=False)
 
-    def take(self, upload_id: UploadId, number: int) -> _Hash | None:
-        """That after part `number`; None when it is not known. After none it always is."""
+    def take(self, upload_id: UploadId, stored: Sequence[Part]) -> _Hash | None:
+        """That of these parts; None when it is not known. Another process may have stored others in their place."""
         kept = self._kept.pop(upload_id, None)
-        if number == 0:
+        if not stored:
             return hashlib.sha256()
-        return kept[1] if kept is not None and kept[0] == number else None
+        return kept if kept is not None and kept.digest() == stored[-1].prefix_sha256 else None
 
 
 class Receiving:
@@ -74,10 +76,12 @@ class Receiving:
         self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
         self._buffer = bytearray()
         self._filled = 0
+        self._until: float | None = None  # by the loop's clock, the part that is gathered must be full
         self._begun = self._ended = len(stored)  # parts; of the latter none before is missing
         self._digests: dict[int, _Hash] = {}
         if digest is not None:
             self._digests[self._ended] = digest.copy()
+        self.since = time.monotonic()
         self.parts = {part.number: part for part in stored}
         self.received = sum(part.size for part in stored)
 
@@ -96,27 +100,24 @@ class Receiving:
         """Of all that was received, if it is known. When the last part is stored."""
         return None if self._digest is None else self._digest.digest()
 
-    async def receive(self, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> bytes:
-        """Stores all that comes; the digest of the trailer, empty when there is none.
+    async def receive(self, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> Trailer | None:
+        """Stores all that comes, but for what is `lone`; the trailer, if there is one.
 
         Raises ContentMismatch, UploadGone, Unavailable when nothing comes for long, and what the store and `contents`
         raise.
         """
         try:
             async with asyncio.TaskGroup() as group:
-                if self._upload.size is not None and self._upload.size <= self._upload.part_bytes:
-                    return await self._gather(group, data, contents)  # nothing of it can be gone on with
-                beating = group.create_task(self._beat())
-                told = await self._gather(group, data, contents)
-                beating.cancel()
+                return await self._gather(group, data, contents)
         except ExceptionGroup as errors:
-            raise _only(errors) from None
-        return told
+            raise only(errors) from None
 
-    async def _gather(self, group: asyncio.TaskGroup, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> bytes:
+    async def _gather(
+        self, group: asyncio.TaskGroup, data: bytes, contents: AsyncIterator[bytes | Trailer]
+    ) -> Trailer | None:
         trailer: Trailer | None = None
         await self._add(group, data)
-        while (content := await _next(contents)) is not None:
+        while (content := await self._next(contents)) is not None:
             if trailer is not None:
                 raise InvalidArgument("message", "comes after the trailer; send the trailer last")
             if isinstance(content, Trailer):
@@ -133,14 +134,14 @@ class Receiving:
             await self._hash(memoryview(self._buffer)[: self._filled])
         elif self._filled:
             await self._send_off(group)
-        return b"" if trailer is None else trailer.sha256
+        return trailer
 
     def close(self, digests: Digests) -> None:
         """Gives back the room, and keeps the digest at the end of the parts that are stored without a gap."""
         self._budget.give(self._held)
         self._held = 0
         if self._ended in self._digests and self._ended:
-            digests.keep(self._upload.id, self._ended, self._digests[self._ended])
+            digests.keep(self._upload.id, self._digests[self._ended])
 
     async def _add(self, group: asyncio.TaskGroup, data: bytes) -> None:
         """Puts bytes into parts. A part goes off when the next byte comes: the last one may be the only one."""
@@ -148,6 +149,7 @@ class Receiving:
         left = memoryview(data)
         if size is not None and self.received + len(left) > size:
             raise ContentMismatch("size", f"{size} bytes were told of {self._upload.path!r}, and more have come")
+        check_size(self.received + len(left))
         while left:
             if self._filled == part_bytes:
                 await self._send_off(group)
@@ -157,6 +159,7 @@ class Receiving:
                 await self._budget.take(room)
                 self._held += room
                 self._buffer = bytearray(room)
+                self._until = asyncio.get_running_loop().time() + _PART_SECONDS
             count = min(len(left), part_bytes - self._filled)
             self._buffer[self._filled : self._filled + count] = left[:count]
             self._filled += count
@@ -166,13 +169,10 @@ class Receiving:
 
     async def _send_off(self, group: asyncio.TaskGroup) -> None:
         if self._token is None:
-            token = await self._store.begin(self._upload.key, self._upload.media_type)
-            async with self._db.connection() as conn:
-                await uploads.set_token(conn, self._upload, token)
-            self._token = token
+            self._token = await begin(self._db, self._store, self._upload)
         self._begun += 1
         group.create_task(self._put(self._token, self._begun, self._buffer, self._filled))
-        self._buffer, self._filled = bytearray(), 0
+        self._buffer, self._filled, self._until = bytearray(), 0, None
 
     async def _put(self, token: str, number: int, buffer: bytearray, size: int) -> None:
         data = memoryview(buffer)[:size]
@@ -203,25 +203,33 @@ class Receiving:
         else:
             await asyncio.to_thread(self._digest.update, data)
 
-    async def _beat(self) -> None:
-        """Tells other replicas that somebody writes this upload."""
-        while True:
-            await asyncio.sleep(_BEAT_SECONDS)
-            with contextlib.suppress(Unavailable):
-                async with self._db.connection() as conn:
-                    await uploads.touch(conn, self._upload)
+    async def _next(self, contents: AsyncIterator[bytes | Trailer]) -> bytes | Trailer | None:
+        """What comes next; None at the end. Raises Unavailable when nothing comes, or too little."""
+        until = asyncio.get_running_loop().time() + _SILENCE_SECONDS
+        try:
+            async with asyncio.timeout_at(until if self._until is None else min(until, self._until)):
+                return await anext(contents, None)
+        except TimeoutError:
+            raise Unavailable(
+                f"no bytes came for {_SILENCE_SECONDS:g} s, or no part in {_PART_SECONDS:g} s; go on where it ended",
+                1.0,
+            ) from None
 
 
-async def _next(contents: AsyncIterator[bytes | Trailer]) -> bytes | Trailer | None:
-    """What comes next; None at the end. Raises Unavailable when nothing comes."""
+async def begin(db: Database, store: Store, upload: Upload) -> str:
+    """Begins it in the store; what that calls it. Raises UploadGone."""
+    token = await store.begin(upload.key, upload.media_type)
     try:
-        async with asyncio.timeout(_SILENCE_SECONDS):
-            return await anext(contents, None)
-    except TimeoutError:
-        raise Unavailable(f"no bytes came for {_SILENCE_SECONDS:g} s; go on where it ended", 1.0) from None
+        async with db.connection() as conn:
+            await uploads.set_token(conn, upload, token)
+    except BaseException:
+        with contextlib.suppress(PenstockError):  # then it is a stray, and goes later
+            await store.abort(upload.key, token)
+        raise
+    return token
 
 
-def _only(errors: ExceptionGroup[Exception]) -> Exception:
+def only(errors: ExceptionGroup[Exception]) -> Exception:
     """Of what failed at once the one to tell: a bug before anything else."""
-    causes = [_only(error) if isinstance(error, ExceptionGroup) else error for error in errors.exceptions]
+    causes = [only(error) if isinstance(error, ExceptionGroup) else error for error in errors.exceptions]
     return min(causes, key=lambda cause: isinstance(cause, PenstockError))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
 from penstock_server.core.ledger import Ledger
-from penstock_server.core.receiving import Digests, Receiving
+from penstock_server.core.receiving import Digests, Receiving, begin, only
 from penstock_server.ingest.budget import Budget
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import (
@@ -33,12 +34,13 @@ from penstock_server.model.errors import (
     PenstockError,
     Retryable,
     StoreRefused,
+    Unavailable,
     UploadGone,
 )
 from penstock_server.model.limits import check_text
 from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.model.uploads import NewUpload, Plan, Route, Trailer, Upload
-from penstock_server.postgres import artifacts, runs, uploads
+from penstock_server.postgres import runs, uploads
 from penstock_server.postgres.database import Database
 
 log = structlog.get_logger(__name__)
@@ -52,10 +54,7 @@ SIGNED_SECONDS = 3600
 SIGNED_MOST = 100
 _ETAG_LIMIT = 200
 
-# What was sent to the store just before its stream broke may arrive there a little later; and what another replica
-# sends while the upload is given up here, later yet.
-_CUT_GRACE_MS = 5_000
-_ABORT_GRACE_MS = 600_000
+_BEAT_SECONDS = uploads.DEAD_AFTER_MS / 1000 / 3
 
 
 @dataclass(slots=True)
@@ -71,12 +70,11 @@ class _Live:
 class Uploads:
     """Brings files in. Everything may raise InvalidArgument, NotFound and NotActive of the run, and Unavailable."""
 
-    def __init__(self, db: Database, store: Store, *, direct: bool, nudge: Callable[[], None]) -> None:
-        """With `direct`, files can go straight to the store. `nudge` is told when there is something to remove."""
+    def __init__(self, db: Database, store: Store, *, direct: bool) -> None:
+        """With `direct`, files can go straight to the store."""
         self._db = db
         self._store = store
         self._direct = direct
-        self._nudge = nudge
         self._ledger = Ledger(db)
         self._budget = Budget(BUFFER_BYTES, self._measure)
         self._small_budget = Budget(_SMALL_BUFFER_BYTES, self._measure)
@@ -96,10 +94,12 @@ class Uploads:
             raise InvalidArgument("size", "must be told")
         async with self._db.transaction() as conn:
             run = await runs.locate_active(conn, caller.workspace_id, new.run_id)
-            there = await artifacts.find(conn, run, new.path)
-            artifact = there.artifact if there else None
+            tree = await uploads.look(conn, run, [new.path])
+            artifact = tree.files.get(new.path)
             if artifact and artifact.sha256 == new.sha256 and artifact.size == new.size:
                 return Plan(artifact)
+            if conflict := tree.conflict(new.path):
+                raise conflict
             if not self._direct:
                 found = await uploads.offer(conn, run, new.path, new.size, new.upload_id)
                 if found is not None:
@@ -110,9 +110,7 @@ class Uploads:
         return await self._plan_direct(artifact, claimed) if self._direct else Plan(artifact, claimed)
 
     async def _plan_direct(self, artifact: Artifact | None, upload: Upload) -> Plan:
-        token = await self._store.begin(upload.key, upload.media_type)
-        async with self._db.connection() as conn:
-            await uploads.set_token(conn, upload, token)
+        token = await begin(self._db, self._store, upload)
         file_uri = self._store.file_uri(token)
         route = Route.SIGNED if file_uri is None else Route.FILE
         return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
@@ -122,8 +120,9 @@ class Uploads:
     ) -> Artifact:
         """Takes a file: `data`, then what comes. Answers without reading on when the artifact is this one already.
 
-        Raises ContentMismatch, and UploadGone when the upload to go on with is not there, or another goes on with it;
-        FailedPrecondition as `begin`; and what the store raises. After the last two what is stored can be gone on with.
+        Raises ContentMismatch; UploadGone when the upload to go on with is not there, another goes on with it, or the
+        parts before are of another file; FailedPrecondition as `begin`; and what the store raises: after that, and when
+        the stream breaks, what is stored can be gone on with.
         """
         outcome = "refused"
         try:
@@ -156,9 +155,11 @@ class Uploads:
             upload, parts = await uploads.take_over(conn, run, upload_id)
             if (upload.path, upload.size) != (new.path, new.size):
                 raise InvalidArgument("upload_id", "is of another path or size")
+            if new.offset < 0 or (new.offset % upload.part_bytes and new.offset != upload.size):
+                raise InvalidArgument("offset", f"{new.offset} is not the end of a part")
             kept = parts[: -(-new.offset // upload.part_bytes)]
             if sum(part.size for part in kept) != new.offset:
-                raise InvalidArgument("offset", f"{new.offset} is not the end of a part that is stored")
+                raise UploadGone(upload_id.hex)  # another has cut them since they were told
             await uploads.cut(conn, upload_id, len(kept))
         await self._end_live(upload_id, upload.attempt)
         if not kept and upload.token is not None:
@@ -188,12 +189,14 @@ class Uploads:
         task = asyncio.current_task()
         assert task is not None
         live = self._live[upload.id] = _Live(upload.attempt, task)
-        digest = self._digests.take(upload.id, len(stored))
+        digest = self._digests.take(upload.id, stored)
         budget = self._budget if upload.size is None or upload.size > _SMALL_BYTES else self._small_budget
         receiving = Receiving(self._db, self._store, budget, upload, stored, digest)
         try:
-            told = await receiving.receive(data, contents)
-            return await self._finish(receiving, upload, _one(new.sha256, told))
+            async with self._beating(upload):
+                trailer = await receiving.receive(data, contents)
+                sha256 = await self._finish(receiving, upload, new.offset, _told(new, trailer))
+            return await self._ledger.complete(upload, receiving.received, sha256)
         except asyncio.CancelledError:
             if live.gone and task.uncancel() == 0:
                 raise UploadGone(upload.id.hex) from None
@@ -211,20 +214,51 @@ class Uploads:
                 del self._live[upload.id]
             live.ended.set()
 
-    async def _finish(self, receiving: Receiving, upload: Upload, told: bytes) -> Artifact:
-        """All has come and its parts are stored: now the whole."""
-        if receiving.sha256 not in (None, told):
-            raise _mismatch(upload)
-        if receiving.lone is not None:
-            await self._store.put(upload.key, receiving.lone, upload.media_type)
-        else:
+    @asynccontextmanager
+    async def _beating(self, upload: Upload) -> AsyncIterator[None]:
+        """Inside, others are told that somebody writes it. Raises UploadGone when it is not ours any more."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(_BEAT_SECONDS)
+                with suppress(Unavailable):
+                    await self._touch(upload)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                beating = group.create_task(beat())
+                yield
+                beating.cancel()
+        except ExceptionGroup as errors:
+            raise only(errors) from None
+
+    async def _touch(self, upload: Upload) -> None:
+        async with self._db.connection() as conn:
+            if not await uploads.touch(conn, upload):
+                raise UploadGone(upload.id.hex)
+
+    async def _finish(self, receiving: Receiving, upload: Upload, offset: int, told: bytes) -> bytes:
+        """All has come and its parts are stored: now the whole. Its digest: what was told, or else what we have found.
+
+        Raises ContentMismatch, and UploadGone when it may be the parts before the offset that are of another file.
+        """
+        sha256 = told or receiving.sha256
+        assert sha256 is not None  # what is not told is known from the beginning
+        found = receiving.sha256
+        if receiving.lone is None and found in (None, sha256):
             parts = [part for _, part in sorted(receiving.parts.items())]
             completed_before = await self._complete(upload, receiving.token, receiving.received, parts)
-            if (completed_before or receiving.sha256 is None) and await self._read_digest(
-                upload, receiving.received
-            ) != told:
-                raise _mismatch(upload)
-        return await self._ledger.complete(upload, receiving.received, told)
+            # A file takes whatever is late of the stream that was before.
+            mixed = offset and receiving.token and self._store.file_uri(receiving.token)
+            if completed_before or mixed or found is None:
+                found = await self._read_digest(upload, receiving.received)
+        if found != sha256:
+            raise UploadGone(upload.id.hex) if offset else _mismatch(upload)
+        if receiving.lone is not None:
+            if time.monotonic() - receiving.since > _BEAT_SECONDS:
+                await self._touch(upload)  # once its row is gone, nobody would find what is put
+            await self._store.put(upload.key, receiving.lone, upload.media_type)
+        return sha256
 
     async def _complete(self, upload: Upload, token: str | None, size: int, parts: Sequence[Part]) -> bool:
         """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
@@ -243,8 +277,9 @@ class Uploads:
     async def _read_digest(self, upload: Upload, size: int) -> bytes:
         """Of what is in the store."""
         digest = hashlib.sha256()
-        async for chunk in self._store.read(upload.key, 0, size):
-            await asyncio.to_thread(digest.update, chunk)
+        async with aclosing(self._store.read(upload.key, 0, size)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                await asyncio.to_thread(digest.update, chunk)
         return digest.digest()
 
     async def sign(self, caller: Caller, run_id: RunId, upload_id: UploadId, first: int, count: int) -> list[str]:
@@ -309,12 +344,9 @@ class Uploads:
             upload = await uploads.find_open(conn, run, upload_id)
             if upload is None:
                 return
-            live = self._live.get(upload_id)
-            # Another replica may be writing it, or a client straight to the store.
-            await uploads.drop(conn, [upload_id], grace_ms=0 if live else _ABORT_GRACE_MS)
-        if live is not None:
+            await uploads.drop(conn, [upload_id])
+        if (live := self._live.get(upload_id)) is not None:
             await self._end_live(upload_id, live.attempt)
-        self._nudge()
 
     def _require_direct(self) -> None:
         if not self._direct:
@@ -327,14 +359,13 @@ class Uploads:
                 async with self._db.connection() as conn:
                     await uploads.touch(conn, upload, live=False)
         else:
-            await self._drop(upload, _CUT_GRACE_MS)
+            await self._drop(upload)
 
-    async def _drop(self, upload: Upload, grace_ms: int = 0) -> None:
+    async def _drop(self, upload: Upload) -> None:
         """Has the sweeper remove it. If that cannot be said now, the sweeper finds it by its age."""
         with _told_only("an upload that failed could not be marked", upload):
             async with self._db.connection() as conn:
-                await uploads.drop(conn, [upload.id], upload.attempt, grace_ms)
-            self._nudge()
+                await uploads.drop(conn, [upload.id], upload.attempt)
 
 
 @contextmanager
@@ -356,14 +387,18 @@ def _checked(new: NewUpload) -> NewUpload:
     return replace(new, media_type=media_type(new.media_type, new.path))
 
 
-def _one(header: bytes, trailer: bytes) -> bytes:
-    """The digest that was told. Raises InvalidArgument."""
-    check_sha256(trailer)
-    if header and trailer and header != trailer:
+def _told(new: NewUpload, trailer: Trailer | None) -> bytes:
+    """The digest that was told; empty when there is none and none is needed. Raises InvalidArgument."""
+    at_end = check_sha256(trailer.sha256) if trailer else b""
+    if new.sha256 and at_end and new.sha256 != at_end:
         raise InvalidArgument("sha256", "is another in the trailer than in the header")
-    if not header and not trailer:
-        raise InvalidArgument("sha256", "must be told, in the header or in a trailer")
-    return header or trailer
+    told = new.sha256 or at_end
+    if not told and new.offset:
+        raise InvalidArgument("sha256", "must be told of an upload that is gone on with")
+    if not told and new.size is None and trailer is None:
+        # What gRPC says of a client that is gone may be: the end of its stream.
+        raise InvalidArgument("trailer", "must come where neither size nor sha256 is told, or the end cannot be known")
+    return told
 
 
 def _mismatch(upload: Upload) -> ContentMismatch:

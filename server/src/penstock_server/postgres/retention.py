@@ -13,7 +13,7 @@ from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import segments
 from penstock_server.postgres.database import Connection
-from penstock_server.postgres.uploads import DEAD_AFTER_MS
+from penstock_server.postgres.uploads import DEAD_AFTER_MS, LATE_MS
 
 _NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -107,9 +107,10 @@ WITH released AS (
 UPDATE artifact_blobs b SET state = 3, touched_ms = {_NOW} FROM released WHERE b.id = released.blob_id
 """  # noqa: S608  # only constants are put together
 _FILES = 1_000
-# One that somebody writes becomes no artifact any more, and is found by its age.
+# One that somebody writes becomes no artifact any more, and is found by its age. Of one that seems dead something may
+# yet arrive.
 _GIVE_UP = f"""
-UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW}
+UPDATE artifact_blobs SET state = 3, live = false, touched_ms = touched_ms + {LATE_MS}
  WHERE run_id = $1 AND state = 1 AND (NOT live OR touched_ms < {_NOW} - {DEAD_AFTER_MS})
 """  # noqa: S608
 

@@ -30,6 +30,9 @@ from penstock_server.postgres.database import Connection, Row
 REPLACED_GRACE_MS = 3_600_000
 # Whoever writes an upload gives a sign of life much more often than this.
 DEAD_AFTER_MS = 30_000
+# What was sent to the store may still arrive there after its stream has failed, or was given up; after this it does
+# not. Until then the key stays taken, and the row stays for the sweeper.
+LATE_MS = 600_000
 
 _NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
@@ -201,13 +204,17 @@ async def settle(
 _FIELDS = """b.id, b.workspace_id, b.experiment_id, b.run_id, b.path, b.key, b.attempt, b.token, b.size, b.media_type,
        b.part_bytes"""
 
+_HAS_PARTS = "EXISTS (SELECT FROM artifact_parts p WHERE p.blob_id = b.id)"
+
+# Of one without parts there is nothing to go on with, and what was sent may yet come to its key: it can be had only
+# before its first stream. The row may have changed while it was waited for, so both look.
+_FREE = f"""b.run_id = $1 AND b.path = $2 AND b.state = 1 AND b.size = $3
+       AND CASE WHEN {_HAS_PARTS} THEN b.id = $4 OR NOT b.live OR b.touched_ms < {_NOW} - {DEAD_AFTER_MS}
+                ELSE b.id = $4 AND b.attempt = 1 END"""
 _OFFER = f"""
 UPDATE artifact_blobs b SET live = true, touched_ms = {_NOW}
- WHERE id = (
-    SELECT id FROM artifact_blobs
-     WHERE run_id = $1 AND path = $2 AND state = 1 AND size = $3
-       AND (id = $4 OR NOT live OR touched_ms < {_NOW} - {DEAD_AFTER_MS})
-     ORDER BY id = $4 DESC NULLS LAST, touched_ms DESC LIMIT 1)
+ WHERE {_FREE} AND id = (
+    SELECT id FROM artifact_blobs b WHERE {_FREE} ORDER BY id = $4 DESC NULLS LAST, touched_ms DESC LIMIT 1)
 RETURNING {_FIELDS}
 """  # noqa: S608  # only constants are put together
 
@@ -224,7 +231,7 @@ async def offer(
 
 _TAKE_OVER = f"""
 UPDATE artifact_blobs b SET attempt = attempt + 1, live = true, touched_ms = {_NOW}
- WHERE id = $1 AND run_id = $2 AND state = 1 RETURNING {_FIELDS}
+ WHERE id = $1 AND run_id = $2 AND state = 1 AND (attempt = 1 OR {_HAS_PARTS}) RETURNING {_FIELDS}
 """  # noqa: S608  # only constants are put together
 
 
@@ -315,20 +322,24 @@ async def record(conn: Connection, upload: Upload, part: Part) -> None:
         raise UploadGone(upload.id.hex)
 
 
-_TOUCH = f"UPDATE artifact_blobs SET live = $3, touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1"  # noqa: S608
+_TOUCH = f"""
+UPDATE artifact_blobs SET live = $3, touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id
+"""  # noqa: S608  # only constants are put together
 
 
-async def touch(conn: Connection, upload: Upload, *, live: bool = True) -> None:
-    """Gives a sign of life, or of its end: others may go on with it then. Nothing if another does already."""
-    await conn.execute(_TOUCH, upload.id, upload.attempt, live)
+async def touch(conn: Connection, upload: Upload, *, live: bool = True) -> bool:
+    """Gives a sign of life, or of its end: others may go on with it then. False when it is another's."""
+    return await conn.fetchval(_TOUCH, upload.id, upload.attempt, live) is not None
 
 
 _DROP = f"""
-UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW} + $3
+UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW} + {LATE_MS}
  WHERE id = ANY($1) AND state = 1 AND ($2::integer IS NULL OR attempt = $2)
 """  # noqa: S608  # only constants are put together
 
 
-async def drop(conn: Connection, upload_ids: Sequence[UploadId], attempt: int | None = None, grace_ms: int = 0) -> None:
-    """Has the sweeper remove open uploads: those of this attempt, or whoever writes them."""
-    await conn.execute(_DROP, upload_ids, attempt, grace_ms)
+async def drop(conn: Connection, upload_ids: Sequence[UploadId], attempt: int | None = None) -> None:
+    """Has the sweeper remove open uploads, when nothing of them can arrive any more: those of this attempt, or whoever
+    writes them.
+    """
+    await conn.execute(_DROP, upload_ids, attempt)
