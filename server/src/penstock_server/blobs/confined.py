@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 
 # How often a directory may vanish under a writer, removed as empty by who deletes, before it is no race any more.
 _RACES = 100
+_KEPT = 10_000
 
 _FILLED = (errno.ENOTEMPTY, errno.EEXIST)
 # Another has removed it, or something else has taken its place.
@@ -32,8 +33,31 @@ def names(path: str) -> list[str]:
     return found
 
 
+class Kept:
+    """Directories of which this process knows that they are on the disk to stay, by device and inode.
+
+    A file in a directory takes two calls of fsync, and not two more for each directory above it.
+    """
+
+    def __init__(self) -> None:
+        self._found: set[tuple[int, int]] = set()
+
+    def keep(self, directory: int, parent: int) -> None:
+        """Puts the directory's name to the disk, also when it was there: who has made it may not have come to this."""
+        found = os.fstat(directory)
+        if (found.st_dev, found.st_ino) not in self._found:
+            os.fsync(parent)
+            if len(self._found) >= _KEPT:
+                self._found.clear()
+            self._found.add((found.st_dev, found.st_ino))
+
+    def forget(self) -> None:
+        """One was removed: its number may be another's soon."""
+        self._found.clear()
+
+
 @contextmanager
-def directory(root: str, path: Sequence[str], *, make: bool = False) -> Iterator[int]:
+def directory(root: str, path: Sequence[str], *, make: Kept | None = None) -> Iterator[int]:
     """A descriptor of a directory. With `make`, it and those above are made, and are on the disk to stay."""
     try:
         here = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -41,17 +65,27 @@ def directory(root: str, path: Sequence[str], *, make: bool = False) -> Iterator
         raise RootGoneError(*error.args) from None
     try:
         for name in path:
-            if make:
+            try:
+                below = _below(here, name)
+            except FileNotFoundError:
+                if make is None:
+                    raise
                 with suppress(FileExistsError):
                     os.mkdir(name, dir_fd=here)
-                # Also when it is there: who has made it may not have come to this yet.
-                os.fsync(here)
-            below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-            os.close(here)
-            here = below
+                below = _below(here, name)
+            above, here = here, below
+            try:
+                if make is not None:
+                    make.keep(below, above)
+            finally:
+                os.close(above)
         yield here
     finally:
         os.close(here)
+
+
+def _below(parent: int, name: str) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
 
 def open_file(root: str, path: Sequence[str], flags: int) -> int:
@@ -65,11 +99,11 @@ def open_file(root: str, path: Sequence[str], flags: int) -> int:
     raise OSError(errno.ENOTDIR, "not a file", path[-1])
 
 
-def move(root: str, source: Sequence[str], target: Sequence[str]) -> None:
+def move(root: str, source: Sequence[str], target: Sequence[str], kept: Kept) -> None:
     """Renames a file, to a directory that is made; on the disk to stay. What is there is replaced."""
     for attempt in range(1, _RACES + 1):
         try:
-            with directory(root, source[:-1]) as old, directory(root, target[:-1], make=True) as new:
+            with directory(root, source[:-1]) as old, directory(root, target[:-1], make=kept) as new:
                 os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)
                 os.fsync(new)
                 return
@@ -80,13 +114,14 @@ def move(root: str, source: Sequence[str], target: Sequence[str]) -> None:
                 raise OSError(errno.EAGAIN, "directories vanish as fast as they are made") from None
 
 
-def remove(root: str, path: Sequence[str]) -> None:
+def remove(root: str, path: Sequence[str], kept: Kept) -> None:
     """Removes a file and the directories that are empty then; on the disk to stay. Fine when it is not there."""
     for depth in range(len(path), 0, -1):
         try:
             with directory(root, path[: depth - 1]) as parent:
                 if depth < len(path):
                     os.rmdir(path[depth - 1], dir_fd=parent)
+                    kept.forget()
                     continue
                 with suppress(FileNotFoundError):
                     os.unlink(path[-1], dir_fd=parent)

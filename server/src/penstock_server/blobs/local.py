@@ -39,6 +39,7 @@ class LocalStore:
     def __init__(self, root: LocalRoot) -> None:
         self._root = root
         self._made = False
+        self._kept = confined.Kept()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
 
     def uri(self, key: str) -> str:
@@ -93,7 +94,7 @@ class LocalStore:
     async def delete(self, keys: Sequence[str]) -> None:
         """Removes the files, and directories that are empty then."""
         for key in keys:
-            await self._run(partial(confined.remove, self._root.path, confined.names(key)))
+            await self._run(partial(confined.remove, self._root.path, confined.names(key), self._kept))
 
     async def begun(self) -> AsyncIterator[Begun]:
         """The files that parts go to; begun when they were written last. Their keys are not known.
@@ -162,7 +163,7 @@ class LocalStore:
         if not self._made:
             Path(self._root.path).mkdir(parents=True, exist_ok=True)
             self._made = True
-        with confined.directory(self._root.path, [_UPLOADS], make=True):
+        with confined.directory(self._root.path, [_UPLOADS], make=self._kept):
             pass
         file = confined.open_file(self._root.path, [_UPLOADS, token], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -177,7 +178,7 @@ class LocalStore:
     def _put(self, key: str, data: Bytes) -> None:
         token = self._begin(data)
         try:
-            confined.move(self._root.path, [_UPLOADS, token], confined.names(key))
+            confined.move(self._root.path, [_UPLOADS, token], confined.names(key), self._kept)
         except OSError:
             self._abort(token)
             raise
@@ -202,7 +203,7 @@ class LocalStore:
         finally:
             os.close(file)
         try:
-            confined.move(self._root.path, [_UPLOADS, token], confined.names(key))
+            confined.move(self._root.path, [_UPLOADS, token], confined.names(key), self._kept)
         except FileNotFoundError:
             raise UploadGone(token) from None
 
