@@ -1,7 +1,8 @@
 """The file that a download is written to until it is whole: its bytes, and behind them how far each range has come.
 
 It lies beside its target, so that it can be moved there at once, and whoever downloads the same file to the same place
-goes on with it. Nothing is synced: after a loss of power it may say more than there is, and then the digest tells.
+goes on with it. Where files cannot be locked, and on Windows, each has one of his own, which ends with him. Nothing is
+synced: after a loss of power it may say more than there is, and then the digest tells.
 """
 
 from __future__ import annotations
@@ -42,15 +43,20 @@ class Partial:
         self._hash = hashlib.sha256()
         self._hashed = 0
         self._hashing = threading.Lock()
-        found = _open(name_for(target))
-        self._path, self._file = found or _alone(target)  # another downloads it, too: each for himself then
+        self._whole = 0  # ranges, from the first on
+        shared = _shared(name_for(target))
+        self._shared = shared is not None
+        self._path, self._file = shared or _alone(target)
         self._recall()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with self._lock:  # after Ctrl-C a thread may still write
+            self._file.close()
+        if not self._shared:
+            self._path.unlink(missing_ok=True)
 
     def length(self, number: int) -> int:
         """Of a range, in bytes; its first byte is at `number * range_bytes`."""
@@ -101,10 +107,11 @@ class Partial:
         self._path.unlink(missing_ok=True)
 
     def _gapless(self) -> int:
-        for number, done in enumerate(self.done):
-            if done < self.length(number):
-                return number * self.range_bytes + done
-        return self._size
+        """How many bytes; asked by one thread at a time."""
+        while self._whole < len(self.done) and self.done[self._whole] == self.length(self._whole):
+            self._whole += 1
+        more = self.done[self._whole] if self._whole < len(self.done) else 0
+        return min(self._size, self._whole * self.range_bytes + more)
 
     def _recall(self) -> None:
         """How far it had come, when it is of the same bytes in the same ranges; else it is begun anew."""
@@ -136,28 +143,34 @@ def name_for(target: Path, more: str = "") -> Path:
 
 
 def _alone(target: Path) -> tuple[Path, BinaryIO]:
-    found = _open(name_for(target, f"{os.urandom(8).hex()}-"))
-    if found is None:
-        raise OSError(f"a file with a random name beside {str(target)!r} is locked")
-    return found
+    path = name_for(target, f"{os.urandom(8).hex()}-")
+    return path, _open(path, os.O_EXCL)
 
 
-def _open(path: Path) -> tuple[Path, BinaryIO] | None:
-    """With a lock, where there are such; None when another has it."""
-    while True:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0)
-        if not _LOCKS:
-            return path, file
+def _shared(path: Path) -> tuple[Path, BinaryIO] | None:
+    """With a lock; None when another has it, or there are none: two who write to one file make a wrong one."""
+    while _LOCKS:
+        file = _open(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return None
-        except OSError:
-            return path, file  # a file system without locks
+        except OSError:  # a file system without locks
+            empty = not os.fstat(file.fileno()).st_size
+            file.close()
+            if empty:
+                path.unlink(missing_ok=True)
+            return None
         try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return path, file
         except FileNotFoundError:
             pass
         file.close()  # it was whole, and moved, just now
+    return None
+
+
+def _open(path: Path, how: int = 0) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | how
+    return os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0)
