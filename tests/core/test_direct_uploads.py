@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,24 @@ async def test_a_file_that_the_client_writes(files: Place, size: int) -> None:
     assert (await files.begin("a b/c", size, sha256=sha256(data))).upload is None
 
 
+async def test_ended_twice_at_once(files: Place) -> None:
+    data = content(3 * PART)
+    plan = await files.begin("a", len(data))
+    Path(urlsplit(plan.file_uri).path).write_bytes(data)
+    made, again = await asyncio.gather(*(complete(files, opened(plan).id, data) for _ in range(2)))
+    assert made == again
+    assert await files.read("a") == data
+    assert await files.states() == [("a", 2)]
+
+
+async def test_of_a_file_the_server_knows_the_digest_itself(files: Place) -> None:
+    data = content(PART)
+    plan = await files.begin("a", len(data))
+    Path(urlsplit(plan.file_uri).path).write_bytes(data)
+    made = await files.uploads.complete(CALLER, files.run_id, opened(plan).id, b"", [])
+    assert made.sha256 == sha256(data)
+
+
 async def test_a_file_that_is_not_what_was_told(files: Place) -> None:
     data = content(PART)
     for wrong in (data[:-1] + bytes([data[-1] ^ 1]), data[:-1], data + b"x", b""):
@@ -103,6 +122,8 @@ async def test_parts_that_the_client_puts(signed: Place, size: int) -> None:
     plan = await signed.begin("a b/c", size)
     assert (plan.route, plan.file_uri, opened(plan).part_bytes) == (Route.SIGNED, "", PART)
     etags = await sign_and_put(signed, opened(plan), data)
+    with pytest.raises(InvalidArgument, match="sha256: must be told"):
+        await signed.uploads.complete(CALLER, signed.run_id, opened(plan).id, b"", etags)
     assert await signed.read("a b/c") is None
     made = await complete(signed, opened(plan).id, data, etags)
     assert await signed.read("a b/c") == data
@@ -164,8 +185,8 @@ async def test_an_upload_that_is_not_there(signed: Place) -> None:
     await signed.uploads.abort(CALLER, signed.run_id, upload.id)
     with pytest.raises(UploadGone):
         await signed.uploads.sign(CALLER, signed.run_id, upload.id, 1, 1)
-    with pytest.raises(InvalidArgument, match="sha256: has 0 bytes"):
-        await signed.uploads.complete(CALLER, signed.run_id, upload.id, b"", [])
+    with pytest.raises(InvalidArgument, match="sha256: has 1 bytes"):
+        await signed.uploads.complete(CALLER, signed.run_id, upload.id, b"x", [])
 
 
 async def test_a_server_that_takes_them_itself(db: Database, local: Store) -> None:

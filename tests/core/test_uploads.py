@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from uploading import CALLER, PART, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
-from penstock_server.core import uploads
+from penstock_server.core import receiving, uploads
 from penstock_server.core.runs import Runs
 from penstock_server.model import artifacts
 from penstock_server.model.access import WorkspaceId
@@ -584,3 +585,41 @@ async def test_many_small_ones_at_once(one: Place) -> None:
         assert await one.read(name) in [each for of, each in zip(names, data, strict=True) if of == name]
     states = [state for _, state in await one.states()]
     assert (states.count(1), states.count(2), states.count(3)) == (0, len(set(names)), 300 - len(set(names)))
+
+
+async def test_who_trickles_gives_its_room_back(one: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(receiving, "_PART_SECONDS", 0.05)
+    stream, task = one.open("a", content(PART))
+    while not task.done():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stream.put(b"1"), 0.01)
+    with pytest.raises(Unavailable, match="no part in"):
+        await task
+    assert one.held == 0
+
+
+async def test_what_was_begun_and_could_not_be_noted_is_given_up(here: Place) -> None:
+    stream, task = here.open("a", content(3 * PART))
+    await stream.put(b"1", b"")
+    await execute(here.db, "UPDATE artifact_blobs SET attempt = 2")
+    await stream.put(bytes(PART))
+    with pytest.raises(UploadGone):
+        await task
+    assert [each async for each in here.store.begun()] == []
+
+
+async def test_whose_entries_were_cut_off_enters_others(one: Place) -> None:
+    async with one.db.transaction() as conn:
+        await conn.execute("SELECT pg_advisory_xact_lock(hashtextextended($1::uuid::text, 7364627310))", one.run_id)
+        first = asyncio.create_task(one.upload("a", b"1"))
+        while not await execute(one.db, "SELECT FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+        second = asyncio.create_task(one.upload("b", b"1"))
+        while not any(page.claims for page in one.uploads._ledger._pages.values()):
+            await asyncio.sleep(0)
+        for each in list(one.uploads._ledger._tasks):
+            each.cancel()
+        await asyncio.wait([first, second], timeout=20)
+    assert first.cancelled()
+    assert second.cancelled()
+    await one.upload("a", b"2")

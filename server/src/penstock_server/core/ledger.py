@@ -50,6 +50,13 @@ class _Page:
     claims: list[_Entry[NewUpload, Upload | Artifact]] = field(default_factory=list)
     complete: list[_Entry[Complete, Artifact]] = field(default_factory=list)
 
+    def tell(self, error: BaseException) -> None:
+        """Nothing comes of it."""
+        for claim in self.claims:
+            claim.tell(error)
+        for complete in self.complete:
+            complete.tell(error)
+
     def take(self) -> _Page:
         """What goes into the next transaction, without those who have left."""
         taken = _Page([entry for entry in self.claims[:_MOST] if not entry.outcome.done()])
@@ -118,19 +125,19 @@ class Ledger:
         return page
 
     async def _write(self, workspace_id: WorkspaceId, run_id: RunId, page: _Page) -> None:
-        while page:
-            taken = page.take()
-            try:
-                if taken:
-                    await self._enter(workspace_id, run_id, taken)
-            except BaseException as error:
-                for claim in taken.claims:
-                    claim.tell(error)
-                for complete in taken.complete:
-                    complete.tell(error)
-                if not isinstance(error, Exception):
-                    raise
-        del self._pages[workspace_id, run_id]
+        try:
+            while page:
+                taken = page.take()
+                try:
+                    if taken:
+                        await self._enter(workspace_id, run_id, taken)
+                except BaseException as error:
+                    taken.tell(error)
+                    if not isinstance(error, Exception):
+                        page.tell(error)
+                        raise
+        finally:
+            del self._pages[workspace_id, run_id]
 
     async def _enter(self, workspace_id: WorkspaceId, run_id: RunId, taken: _Page) -> None:
         claimed: Sequence[Upload | Artifact | PenstockError] = ()

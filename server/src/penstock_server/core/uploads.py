@@ -309,8 +309,7 @@ class Uploads:
         Raises ContentMismatch, UploadGone, FailedPrecondition as `begin`, and what the store raises.
         """
         self._require_direct()
-        if len(sha256) != 32:
-            raise InvalidArgument("sha256", f"has {len(sha256)} bytes; a SHA-256 has 32")
+        check_sha256(sha256)
         async with self._db.connection() as conn:
             run = await runs.locate_active(conn, caller.workspace_id, run_id)
             upload = await uploads.find_open(conn, run, upload_id)
@@ -320,15 +319,25 @@ class Uploads:
         if upload is None or upload.token is None:
             raise UploadGone(upload_id.hex)
         is_file = self._store.file_uri(upload.token) is not None
+        if not is_file and not sha256:
+            raise InvalidArgument("sha256", "must be told: the bytes have not come by this server")
         parts = [] if is_file else _parts(upload, etags)
         try:
             await self._complete(upload, upload.token, upload.size or 0, parts)
             size = await self._store.size(upload.key)
             if size != upload.size:
                 raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
-            if is_file and await self._read_digest(upload, upload.size or 0) != sha256:
+            found = await self._read_digest(upload, upload.size or 0) if is_file else sha256
+            if found != (sha256 or found):
                 raise _mismatch(upload)
-            artifact = await self._ledger.complete(upload, upload.size or 0, sha256)
+            artifact = await self._ledger.complete(upload, upload.size or 0, found)
+        except UploadGone:
+            async with self._db.connection() as conn:
+                done = await uploads.made_of(conn, run, upload_id)
+            if done is None:
+                await self._drop(upload)
+                raise
+            return done  # another has ended it at the same time
         except (Retryable, StoreRefused):
             raise
         except PenstockError:
