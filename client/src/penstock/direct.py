@@ -12,6 +12,7 @@ import http.client
 import os
 import re
 import ssl
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,9 +28,13 @@ from penstock.wire import CHUNK, Wire
 _PARTS = 4  # at once, of one file
 _SIGNED = 100  # addresses asked for at once
 _TIMEOUT = 60.0  # seconds for a connection, and between two signs of life
+_PIECE = 64 << 10  # bytes given to a connection at once: its limit of time is that of each
 _MESSAGE_BYTES = 4_000
 _SOON = frozenset((408, 429, 500, 502, 503, 504))
 _DAMAGED = frozenset(("BadDigest", "InvalidDigest", "IncompleteBody", "RequestTimeout"))
+_STALE = frozenset(("ExpiredToken", "TokenRefreshRequired"))  # of the session that signed, with status 400
+_UPLOADS = ".uploads"  # the directory of a server's store
+_WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 # Parts that are in memory, of all uploads of this process: 16 MiB each at most.
 _ROOM = 8
@@ -58,7 +63,10 @@ class Http:
     def put(self, url: str, data: bytes) -> str:
         """Sends a part. Returns its ETag."""
         md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        where, connection, response = self._ask("PUT", url, {"Content-MD5": md5}, data)
+        headers = {"Content-MD5": md5, "Content-Length": str(len(data))}
+        view = memoryview(data)
+        pieces = (view[at : at + _PIECE] for at in range(0, len(data), _PIECE))
+        where, connection, response = self._ask("PUT", url, headers, pieces)
         try:
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -96,7 +104,7 @@ class Http:
                 connections.pop().close()
 
     def _ask(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
+        self, method: str, url: str, headers: dict[str, str], body: Iterator[memoryview] | None = None
     ) -> tuple[SplitResult, http.client.HTTPConnection, http.client.HTTPResponse]:
         where = urlsplit(url)
         try:
@@ -147,7 +155,7 @@ def _refusal(where: SplitResult, status: int, body: bytes) -> PenstockError:
     told = f"the artifacts' store at {where.netloc} answers {status} {code} {message}".rstrip()
     if status in _SOON or code in _DAMAGED:
         return Unavailable(told)
-    if status == http.client.FORBIDDEN:
+    if status == http.client.FORBIDDEN or code in _STALE:
         return Expired(told)
     if code == "NoSuchUpload":
         return UploadGone(told)
@@ -253,11 +261,12 @@ def path_of(uri: str) -> Path:
 def write_file(uri: str, source: Source, effort: Effort, progress: Callable[[int], None]) -> None:
     """Write all of it to the file that the server has made for it, and wait for the disk.
 
-    `progress` is told how many bytes are there. Raises FailedPrecondition when that file is not to be had here.
+    `progress` is told how many bytes are there. Raises FailedPrecondition when that file is not to be had here;
+    ServerError when it is any other: what has bytes, or lies elsewhere, is not written to for a server's word.
     """
     path = path_of(uri)
     try:
-        file = path.open("r+b", buffering=0)
+        file = os.fdopen(os.open(path, _WRITE), "wb", buffering=0)
     except OSError as error:
         raise FailedPrecondition(
             f"the server wants artifacts to be written to {str(path.parent)!r} directly, which does not work from here "
@@ -265,7 +274,9 @@ def write_file(uri: str, source: Source, effort: Effort, progress: Callable[[int
             "or set the server to artifacts_mode = proxied"
         ) from None
     with file:
-        file.truncate()
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_nlink > 1 or path.parent.name != _UPLOADS:
+            raise ServerError("the server names a file for the bytes that is not one that it has just made for them")
         done = 0
         for chunk in source.chunks():
             effort.check()

@@ -39,20 +39,21 @@ def in_parallel(work: Callable[[K], T], things: Iterable[K], threads: int, effor
 
     helpers = [threading.Thread(target=help_out, name="penstock's files", daemon=True) for _ in range(threads - 1)]
     try:
-        for helper in helpers:
-            try:
+        try:
+            for helper in helpers:
                 helper.start()
-            except RuntimeError:  # no more threads, or the interpreter is ending
-                break
-        go()
-    except Exception as error:  # noqa: BLE001  raised below
-        errors.append(error)
+        except RuntimeError:  # no more threads, or the interpreter is ending
+            pass
+        try:
+            go()
+        except Exception as error:  # noqa: BLE001  raised below
+            errors.append(error)
+        for helper in helpers:
+            if helper.ident is not None:
+                helper.join()
     except BaseException:
         effort.end()
         raise
-    for helper in helpers:
-        if helper.ident is not None:
-            helper.join()
     if errors:
         raise errors[0]
     return results
