@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -46,6 +47,7 @@ class Slow(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def slow() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 << 10)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}/bucket/key?signed"
@@ -55,7 +57,7 @@ def slow() -> Iterator[str]:
 
 
 def test_a_part_may_take_longer_than_two_signs_of_life(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(direct, "_TIMEOUT", 1.5)
+    monkeypatch.setattr(direct, "_TIMEOUT", 1.0)
     data = os.urandom(16 * MIB)
     store = direct.Http()
     assert store.put(slow, data) == hashlib.md5(data, usedforsecurity=False).hexdigest()
