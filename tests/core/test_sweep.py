@@ -15,6 +15,7 @@ from uploading import CALLER, PART, Place, content, execute, place, sha256
 from penstock_server.blobs import Store
 from penstock_server.blobs.local import LocalStore
 from penstock_server.blobs.store import Begun
+from penstock_server.core import mark
 from penstock_server.core import sweep as core
 from penstock_server.core.sweep import Sweeper
 from penstock_server.model.artifacts import LocalRoot
@@ -347,6 +348,64 @@ async def test_uploads_that_only_the_store_knows_go_when_they_are_old(
     assert await begun(store) == known | {stray}
     assert await sweeper(spot, resume_ms=-HOUR).sweep_strays(shortest_ms=-HOUR) == 1
     assert await begun(store) == known
+
+
+async def test_a_store_that_is_another_is_not_swept(db: Database, store: Store, tmp_path: Path) -> None:
+    """As when a disk is not mounted: its directory is there, and empty."""
+    spot = await place(db, store)
+    await mark.place(db, store)
+    await spot.upload("model", b"x")
+    await spot.artifacts.delete(CALLER, spot.run_id, "model")
+    await age(db, MINUTE)
+    (tmp_path / "other").mkdir()
+    other = LocalStore(LocalRoot(str(tmp_path / "other")))
+    stray = await other.begin("7/of/another", "text/plain")
+    for wrong in (None, b"x" * 36):
+        if wrong is not None:
+            await other.put(mark.KEY, wrong, "text/plain")
+        with pytest.raises(StoreRefused, match="artifacts are in another store than this one; mount it, or"):
+            await sweeper(spot, store=other).sweep()
+        with pytest.raises(StoreRefused, match="artifacts are in another store"):
+            await sweeper(spot, store=other, resume_ms=-HOUR).sweep_strays(shortest_ms=-HOUR)
+        assert await begun(other) == {stray}
+        assert len(await keys(db)) == 1
+        await age(db, core._PUT_BACK_MS)
+    await other.close()
+    assert await sweeper(spot).sweep() == 1
+    assert await keys(db) == []
+    await store.delete([mark.KEY])  # rclone would go on knowing of it when the bucket is wiped
+
+
+async def test_a_store_is_marked_once(db: Database, store: Store) -> None:
+    await mark.check(db, store)
+    await mark.place(db, store)
+    await mark.check(db, store)
+    assert await store.size(mark.KEY) == 36
+    await store.delete([mark.KEY])
+    await mark.place(db, store)
+    assert await store.size(mark.KEY) is None, "that it is another is found out, not mended"
+    with pytest.raises(StoreRefused):
+        await mark.check(db, store)
+
+
+async def test_replicas_that_start_at_once_mark_it_alike(db: Database, local: Store) -> None:
+    await asyncio.gather(*(mark.place(db, local) for _ in range(5)))
+    await mark.check(db, local)
+
+
+async def test_a_sweeper_marks_the_store_first(db: Database, local: Store) -> None:
+    async with running(sweeper(await place(db, local))), asyncio.timeout(20):
+        while not (await execute(db, "SELECT placed FROM artifact_store"))[0][0]:
+            await asyncio.sleep(0.01)
+    assert await local.size(mark.KEY) == 36
+
+
+async def test_a_store_that_has_a_mark_keeps_it(db: Database, local: Store) -> None:
+    """That of the database before, or of another that shares it."""
+    await local.put(mark.KEY, b"another".ljust(36), "text/plain")
+    await mark.place(db, local)
+    await mark.check(db, local)
+    assert [chunk async for chunk in local.read(mark.KEY, 0, 99)] == [b"another".ljust(36)]
 
 
 async def test_the_search_for_what_is_due_reads_no_artifacts(db: Database) -> None:

@@ -130,7 +130,7 @@ def test_a_user_without_rights(postgres, tmp_path: Path) -> None:
         assert code == 1
         assert found["database"].endswith("user weak")
         assert (
-            "weak may not read and change: artifact_blobs, artifact_parts, artifacts, experiment_tags"
+            "weak may not read and change: artifact_blobs, artifact_parts, artifact_store, artifacts"
             in found["permissions"]
         )
         assert " runs," not in found["permissions"]

@@ -56,7 +56,7 @@ def fill(channel: grpc.Channel, run_id: str) -> bytes:
 
 
 def files(data_dir: Path) -> list[Path]:
-    return [path for path in (data_dir / "artifacts").rglob("*") if path.is_file()]
+    return [path for path in (data_dir / "artifacts").rglob("*") if path.is_file() and path.name != ".penstock"]
 
 
 def run_id_of(number: int) -> str:

@@ -18,6 +18,7 @@ from artifacts.wire import Wire
 from s3 import ACCESS_KEY, REGION, SECRET_KEY, S3Server
 
 _UPLOADS = ".uploads/"  # where the local store gathers parts
+_MARK = ".penstock"  # what the server knows the store by
 
 
 class Directory:
@@ -33,8 +34,8 @@ class Directory:
         self.environment = {"PENSTOCK_ARTIFACTS_ROOT": self.root}
 
     def objects(self) -> Mapping[str, int]:
-        """All files but those that are being gathered."""
-        return {key: size for key, size in self._files().items() if not key.startswith(_UPLOADS)}
+        """All files but those that are being gathered, and the mark."""
+        return {key: size for key, size in self._files().items() if not key.startswith(_UPLOADS) and key != _MARK}
 
     def begun(self) -> list[str]:
         """Files that are being gathered."""
@@ -97,10 +98,11 @@ class Bucket:
         )
 
     def objects(self) -> Mapping[str, int]:
-        """All objects of the bucket; those beyond the root with their whole key."""
+        """All objects of the bucket but the mark; those beyond the root with their whole key."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._server.bucket)
         found = [each for page in pages for each in page.get("Contents", ())]
-        return {each["Key"].removeprefix(self._prefix): each["Size"] for each in found}
+        sizes = {each["Key"].removeprefix(self._prefix): each["Size"] for each in found}
+        return {key: size for key, size in sizes.items() if key != _MARK}
 
     def begun(self) -> list[str]:
         """Uploads in parts that have no end."""

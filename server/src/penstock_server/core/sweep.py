@@ -15,6 +15,7 @@ import structlog
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
+from penstock_server.core import mark
 from penstock_server.model.errors import PenstockError, Retryable, Unavailable
 from penstock_server.postgres import sweep
 from penstock_server.postgres.database import Database
@@ -57,10 +58,11 @@ class Sweeper:
         pause, looked = _LOOK_SECONDS, -_LOOK_STRAYS_SECONDS
         while True:
             self._wake.clear()
-            if time.monotonic() - looked >= _LOOK_STRAYS_SECONDS:
-                await self._sweep_strays_if_possible()
-                looked = time.monotonic()
             try:
+                await mark.place(self._db, self._store)
+                if time.monotonic() - looked >= _LOOK_STRAYS_SECONDS:
+                    await self._sweep_strays_if_possible()
+                    looked = time.monotonic()
                 await self.sweep()
             except PenstockError as error:
                 if pause == _LOOK_SECONDS:
@@ -116,6 +118,7 @@ class Sweeper:
         waiting = deque(due[start : start + _SLICE] for start in range(0, len(due), _SLICE))
         try:
             async with asyncio.timeout(_STORE_SECONDS):
+                await mark.check(self._db, self._store)
                 while waiting:
                     asked = waiting.popleft()
                     error = await self._try(asked)
@@ -129,6 +132,8 @@ class Sweeper:
                     else:
                         refused += asked
                         trouble = error
+        except PenstockError as error:  # of the check: nothing is removed
+            trouble = error
         except TimeoutError:
             if not gone:
                 trouble = Unavailable("the artifacts' store takes too long to remove what is not needed", 1.0)
@@ -150,6 +155,7 @@ class Sweeper:
 
         `shortest_ms`: younger ones stay in any case.
         """
+        await mark.check(self._db, self._store)
         before_ms = time.time() * 1000 - max(self._resume_ms, shortest_ms)
         old = [begun async for begun in self._store.begun() if begun.begun_ms < before_ms]
         if not old:

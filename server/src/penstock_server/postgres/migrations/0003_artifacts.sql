@@ -46,6 +46,13 @@ CREATE TABLE artifacts (
     PRIMARY KEY (run_id, path)
 );
 
+-- What the store that they are in is known by: it has this as an object.
+CREATE TABLE artifact_store (
+    mark   text NOT NULL,
+    placed boolean NOT NULL
+);
+INSERT INTO artifact_store VALUES (gen_random_uuid()::text, false);
+
 -- Deleted for good: `gc` is removing it, and it cannot be restored.
 ALTER TABLE runs ADD COLUMN removing boolean NOT NULL DEFAULT false;
 
