@@ -88,28 +88,27 @@ def _below(parent: int, name: str) -> int:
     return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
 
 
-def open_file(root: str, path: Sequence[str], flags: int) -> int:
-    """A descriptor of a file. What is there and is no file raises ELOOP or ENOTDIR."""
-    with directory(root, path[:-1]) as parent:
-        # Not to wait for who opens the other end, should it be a pipe.
-        found = os.open(path[-1], flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=parent)
+def open_file(parent: int, name: str, flags: int) -> int:
+    """A descriptor of a file in a directory. What is there and is no file raises ELOOP or ENOTDIR."""
+    # Not to wait for who opens the other end, should it be a pipe.
+    found = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666, dir_fd=parent)
     if stat.S_ISREG(os.fstat(found).st_mode):
         return found
     os.close(found)
-    raise OSError(errno.ENOTDIR, "not a file", path[-1])
+    raise OSError(errno.ENOTDIR, "not a file", name)
 
 
-def move(root: str, source: Sequence[str], target: Sequence[str], kept: Kept) -> None:
-    """Renames a file, to a directory that is made; on the disk to stay. What is there is replaced."""
+def move(old: int, name: str, root: str, target: Sequence[str], kept: Kept) -> None:
+    """Renames a file of the directory `old`, to one that is made; on the disk to stay. What is there is replaced."""
     for attempt in range(1, _RACES + 1):
         try:
-            with directory(root, source[:-1]) as old, directory(root, target[:-1], make=kept) as new:
-                os.rename(source[-1], target[-1], src_dir_fd=old, dst_dir_fd=new)
+            with directory(root, target[:-1], make=kept) as new:
+                os.rename(name, target[-1], src_dir_fd=old, dst_dir_fd=new)
                 os.fsync(new)
                 return
         except FileNotFoundError:
             # Either the source is missing, or a directory of the target was removed as empty: then once more.
-            os.close(open_file(root, source, os.O_RDONLY))
+            os.stat(name, dir_fd=old, follow_symlinks=False)
             if attempt == _RACES:
                 raise OSError(errno.EAGAIN, "directories vanish as fast as they are made") from None
 

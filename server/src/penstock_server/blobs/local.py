@@ -13,9 +13,9 @@ import asyncio
 import errno
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -159,29 +159,38 @@ class LocalStore:
     # What follows runs in threads.
 
     def _begin(self, data: Bytes) -> str:
-        token = uuid.uuid4().hex
+        with self._making() as uploads:
+            return self._create(uploads, data)
+
+    def _put(self, key: str, data: Bytes) -> None:
+        with self._making() as uploads:
+            token = self._create(uploads, data)
+            try:
+                confined.move(uploads, token, self._root.path, confined.names(key), self._kept)
+            except OSError:
+                _remove(uploads, token)
+                raise
+
+    @contextmanager
+    def _making(self) -> Iterator[int]:
+        """The directory of uploads, which is made with all above it: somebody writes."""
         if not self._made:
             Path(self._root.path).mkdir(parents=True, exist_ok=True)
             self._made = True
-        with confined.directory(self._root.path, [_UPLOADS], make=self._kept):
-            pass
-        file = confined.open_file(self._root.path, [_UPLOADS, token], os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with confined.directory(self._root.path, [_UPLOADS], make=self._kept) as uploads:
+            yield uploads
+
+    def _create(self, uploads: int, data: Bytes) -> str:
+        token = uuid.uuid4().hex
+        file = confined.open_file(uploads, token, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             _write(file, data, 0)
         except OSError:
-            self._abort(token)
+            _remove(uploads, token)
             raise
         finally:
             os.close(file)
         return token
-
-    def _put(self, key: str, data: Bytes) -> None:
-        token = self._begin(data)
-        try:
-            confined.move(self._root.path, [_UPLOADS, token], confined.names(key), self._kept)
-        except OSError:
-            self._abort(token)
-            raise
 
     def _put_part(self, token: str, offset: int, data: Bytes) -> None:
         # Opened for each part: once the file is moved to its key, nobody writes to it any more.
@@ -202,24 +211,29 @@ class LocalStore:
             os.fsync(file)
         finally:
             os.close(file)
-        try:
-            confined.move(self._root.path, [_UPLOADS, token], confined.names(key), self._kept)
-        except FileNotFoundError:
-            raise UploadGone(token) from None
+        with confined.directory(self._root.path, [_UPLOADS]) as uploads:
+            try:
+                confined.move(uploads, token, self._root.path, confined.names(key), self._kept)
+            except FileNotFoundError:
+                raise UploadGone(token) from None
 
     def _abort(self, token: str) -> None:
         with suppress(FileNotFoundError), confined.directory(self._root.path, [_UPLOADS]) as uploads:
-            os.unlink(confined.names(token)[0], dir_fd=uploads)
+            _remove(uploads, token)
 
     def _open_upload(self, token: str, flags: int) -> int:
+        (name,) = confined.names(token)
         try:
-            return confined.open_file(self._root.path, [_UPLOADS, *confined.names(token)], flags)
+            with confined.directory(self._root.path, [_UPLOADS]) as uploads:
+                return confined.open_file(uploads, name, flags)
         except FileNotFoundError:
             raise UploadGone(token) from None
 
     def _open(self, key: str) -> int:
+        *above, name = confined.names(key)
         try:
-            return confined.open_file(self._root.path, confined.names(key), os.O_RDONLY)
+            with confined.directory(self._root.path, above) as parent:
+                return confined.open_file(parent, name, os.O_RDONLY)
         except FileNotFoundError:
             raise NotFound("object", key) from None
 
@@ -244,6 +258,12 @@ class LocalStore:
                     written = os.stat(token, dir_fd=uploads, follow_symlinks=False).st_mtime_ns
                     found.append((token, written // 1_000_000))
         return found
+
+
+def _remove(uploads: int, token: str) -> None:
+    (name,) = confined.names(token)
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=uploads)
 
 
 def _write(file: int, data: Bytes, offset: int) -> None:
