@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import segments
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.uploads import DEAD_AFTER_MS, LATE_MS
 
-_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
-
-_BEFORE = f"SELECT {_NOW} - $1::bigint"
+_BEFORE = f"SELECT {NOW_MS} - $1::bigint"
 
 
 async def before_ms(conn: Connection, age_ms: int) -> int:
@@ -76,7 +75,7 @@ async def extent(conn: Connection, run_ids: Sequence[RunId]) -> Extent:
 _MARK = f"""
 WITH run AS (
     UPDATE runs SET removing = true WHERE id = $1 AND lifecycle = 2 AND (removing OR deleted_ms < $2) RETURNING id),
-removed AS (INSERT INTO removed_runs SELECT id, {_NOW} FROM run ON CONFLICT DO NOTHING)
+removed AS (INSERT INTO removed_runs SELECT id, {NOW_MS} FROM run ON CONFLICT DO NOTHING)
 SELECT id FROM run
 """  # noqa: S608  # only constants are put together
 
@@ -104,14 +103,14 @@ _RELEASE = f"""
 WITH released AS (
     DELETE FROM artifacts WHERE ctid = ANY (ARRAY (SELECT ctid FROM artifacts WHERE run_id = $1 LIMIT $2))
     RETURNING blob_id)
-UPDATE artifact_blobs b SET state = 3, touched_ms = {_NOW} FROM released WHERE b.id = released.blob_id
+UPDATE artifact_blobs b SET state = 3, touched_ms = {NOW_MS} FROM released WHERE b.id = released.blob_id
 """  # noqa: S608  # only constants are put together
 _FILES = 1_000
 # One that somebody writes becomes no artifact any more, and is found by its age. Of one that seems dead something may
 # yet arrive.
 _GIVE_UP = f"""
 UPDATE artifact_blobs SET state = 3, live = false, touched_ms = touched_ms + {LATE_MS}
- WHERE run_id = $1 AND state = 1 AND (NOT live OR touched_ms < {_NOW} - {DEAD_AFTER_MS})
+ WHERE run_id = $1 AND state = 1 AND (NOT live OR touched_ms < {NOW_MS} - {DEAD_AFTER_MS})
 """  # noqa: S608
 
 

@@ -6,10 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.artifacts import UploadId
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.uploads import DEAD_AFTER_MS
-
-_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,10 @@ class Due:
 # here is written no more: its attempts need state 1. Of those that somebody writes, some are touched less often than
 # $1 may say.
 _TAKE = f"""
-UPDATE artifact_blobs b SET state = 3, live = false, touched_ms = {_NOW} + $2
+UPDATE artifact_blobs b SET state = 3, live = false, touched_ms = {NOW_MS} + $2
   FROM (SELECT id FROM artifact_blobs
-         WHERE state <> 2 AND touched_ms <= {_NOW}
-           AND (state = 3 OR touched_ms <= {_NOW} - CASE WHEN live THEN greatest($1, {DEAD_AFTER_MS}) ELSE $1 END)
+         WHERE state <> 2 AND touched_ms <= {NOW_MS}
+           AND (state = 3 OR touched_ms <= {NOW_MS} - CASE WHEN live THEN greatest($1, {DEAD_AFTER_MS}) ELSE $1 END)
          ORDER BY touched_ms LIMIT $3 FOR UPDATE SKIP LOCKED) due
  WHERE b.id = due.id RETURNING b.id, b.key, b.token
 """  # noqa: S608  # only constants are put together
@@ -42,7 +41,7 @@ async def take(conn: Connection, resume_ms: int, lease_ms: int, limit: int) -> l
     return [Due(*row) for row in await conn.fetch(_TAKE, resume_ms, lease_ms, limit)]
 
 
-_PUT_BACK = f"UPDATE artifact_blobs SET touched_ms = {_NOW} + $2 WHERE id = ANY($1) AND state = 3"  # noqa: S608
+_PUT_BACK = f"UPDATE artifact_blobs SET touched_ms = {NOW_MS} + $2 WHERE id = ANY($1) AND state = 3"  # noqa: S608
 
 
 async def put_back(conn: Connection, ids: Sequence[UploadId], wait_ms: int) -> None:

@@ -24,6 +24,7 @@ from penstock_server.model.errors import FailedPrecondition, PenstockError, Uplo
 from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import NewUpload, Upload
 from penstock_server.postgres.artifacts import artifact
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
 # What a reader has open when an artifact is replaced, it can read to its end.
@@ -34,7 +35,6 @@ DEAD_AFTER_MS = 30_000
 # not. Until then the key stays taken, and the row stays for the sweeper.
 LATE_MS = 600_000
 
-_NOW = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 # For each path: the artifact there; whether it is a directory; whether the store has, or may have, something there or
 # below. '0' is what comes after '/'.
@@ -105,7 +105,7 @@ INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, 
                             touched_ms, created_ms)
 SELECT u.id, $1, $2, $3, u.path, u.key, u.size, u.sha256, u.media_type, u.part_bytes, t.ms, t.ms
   FROM unnest($4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bytea[], $9::text[], $10::integer[])
-       u (id, path, key, size, sha256, media_type, part_bytes), (SELECT {_NOW} AS ms) t
+       u (id, path, key, size, sha256, media_type, part_bytes), (SELECT {NOW_MS} AS ms) t
 """  # noqa: S608  # only constants are put together
 
 
@@ -152,7 +152,7 @@ _SETTLE = f"""
 WITH settled AS (
     UPDATE artifact_blobs b SET state = 2, live = false, size = u.size, sha256 = u.sha256, touched_ms = t.ms
       FROM unnest($2::uuid[], $3::integer[], $4::bigint[], $5::bytea[]) u (id, attempt, size, sha256),
-           (SELECT {_NOW} AS ms) t
+           (SELECT {NOW_MS} AS ms) t
      WHERE b.id = u.id AND b.attempt = u.attempt AND b.run_id = $1 AND b.state = 1 RETURNING b.*),
 replaced AS (
     UPDATE artifact_blobs b SET state = 3, touched_ms = settled.touched_ms + {REPLACED_GRACE_MS}
@@ -209,10 +209,10 @@ _HAS_PARTS = "EXISTS (SELECT FROM artifact_parts p WHERE p.blob_id = b.id)"
 # Of one without parts there is nothing to go on with, and what was sent may yet come to its key: it can be had only
 # before its first stream. The row may have changed while it was waited for, so both look.
 _FREE = f"""b.run_id = $1 AND b.path = $2 AND b.state = 1 AND b.size = $3
-       AND CASE WHEN {_HAS_PARTS} THEN b.id = $4 OR NOT b.live OR b.touched_ms < {_NOW} - {DEAD_AFTER_MS}
+       AND CASE WHEN {_HAS_PARTS} THEN b.id = $4 OR NOT b.live OR b.touched_ms < {NOW_MS} - {DEAD_AFTER_MS}
                 ELSE b.id = $4 AND b.attempt = 1 END"""
 _OFFER = f"""
-UPDATE artifact_blobs b SET live = true, touched_ms = {_NOW}
+UPDATE artifact_blobs b SET live = true, touched_ms = {NOW_MS}
  WHERE {_FREE} AND id = (
     SELECT id FROM artifact_blobs b WHERE {_FREE} ORDER BY id = $4 DESC NULLS LAST, touched_ms DESC LIMIT 1)
 RETURNING {_FIELDS}
@@ -230,7 +230,7 @@ async def offer(
 
 
 _TAKE_OVER = f"""
-UPDATE artifact_blobs b SET attempt = attempt + 1, live = true, touched_ms = {_NOW}
+UPDATE artifact_blobs b SET attempt = attempt + 1, live = true, touched_ms = {NOW_MS}
  WHERE id = $1 AND run_id = $2 AND state = 1 AND (attempt = 1 OR {_HAS_PARTS}) RETURNING {_FIELDS}
 """  # noqa: S608  # only constants are put together
 
@@ -305,7 +305,7 @@ async def set_token(conn: Connection, upload: Upload, token: str) -> None:
 # The row of the upload first, which waits for who takes it over.
 _RECORD = f"""
 WITH upload AS (
-    UPDATE artifact_blobs SET touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id)
+    UPDATE artifact_blobs SET touched_ms = {NOW_MS} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id)
 INSERT INTO artifact_parts (blob_id, number, size, etag, prefix_sha256) SELECT id, $3, $4, $5, $6 FROM upload
 ON CONFLICT (blob_id, number) DO UPDATE
    SET size = excluded.size, etag = excluded.etag, prefix_sha256 = excluded.prefix_sha256
@@ -323,7 +323,7 @@ async def record(conn: Connection, upload: Upload, part: Part) -> None:
 
 
 _TOUCH = f"""
-UPDATE artifact_blobs SET live = $3, touched_ms = {_NOW} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id
+UPDATE artifact_blobs SET live = $3, touched_ms = {NOW_MS} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id
 """  # noqa: S608  # only constants are put together
 
 
@@ -333,7 +333,7 @@ async def touch(conn: Connection, upload: Upload, *, live: bool = True) -> bool:
 
 
 _DROP = f"""
-UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {_NOW} + {LATE_MS}
+UPDATE artifact_blobs SET state = 3, live = false, touched_ms = {NOW_MS} + {LATE_MS}
  WHERE id = ANY($1) AND state = 1 AND ($2::integer IS NULL OR attempt = $2)
 """  # noqa: S608  # only constants are put together
 
