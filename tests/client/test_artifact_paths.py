@@ -81,6 +81,13 @@ def test_what_windows_takes_for_something_else_is_not_written_there(name: str, t
             below(tmp_path, path, windows=True)
 
 
+@pytest.mark.parametrize("path", [".big.bin.penstock-part", "models/.a.PENSTOCK-part"])
+def test_no_file_takes_the_place_of_what_came_of_another(path: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="broke off"):
+        below(tmp_path, path)
+    assert below(tmp_path, f"{path}/x") == tmp_path / path / "x"
+
+
 def test_good_names_are_written_everywhere(tmp_path: Path) -> None:
     for path in ("models/best.pt", "console/nullable", "com10", "Modèle 100%.pt", ".hidden"):
         assert below(tmp_path, path, windows=True) == below(tmp_path, path, windows=False) == tmp_path / path

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,6 +40,7 @@ class Liar(ArtifactServiceServicer):
         self.calls: Counter[str] = Counter()
         self.headers: list[pb.UploadHeader] = []
         self.route = pb.ARTIFACT_ROUTE_SERVER
+        self.asked: Callable[[], object] = lambda: None  # with each StatArtifact and DownloadArtifact
 
     def artifact(self, path: str) -> pb.Artifact:
         return pb.Artifact(path=path, size=len(self.data) if self.size is None else self.size, sha256=self.sha256)
@@ -52,8 +54,11 @@ class Liar(ArtifactServiceServicer):
         return pb.ListArtifactsResponse(artifacts=[self.artifact(path) for path in self.paths])
 
     def StatArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.asked()
         if not self.paths:
             refuse(context, grpc.StatusCode.NOT_FOUND, {"penstock-error": "NotFound"})
+        if request.path in self.paths:
+            return pb.StatArtifactResponse(artifact=self.artifact(request.path))
         return pb.StatArtifactResponse(artifact=pb.Artifact(path=request.path, is_directory=True))
 
     def LocateArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -61,6 +66,7 @@ class Liar(ArtifactServiceServicer):
 
     def DownloadArtifact(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.called("download", context)
+        self.asked()
         yield pb.DownloadArtifactResponse(artifact=self.artifact(request.path))
         gives = self.gives[request.offset :][: request.length or None] if self.by_range else self.gives
         for at in range(0, len(gives), CHUNK):
@@ -119,6 +125,70 @@ def test_what_is_not_below_the_directory_is_not_taken(client: penstock.Client, l
     with pytest.raises(errors.TransferFailed, match="2 of 3 files failed"):
         client.download_artifacts(RUN, "models", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_of_two_names_that_are_one_here_only_one_is_written(
+    client: penstock.Client, liar: Liar, tmp_path: Path
+) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "Models").symlink_to("models")  # as on a disk that takes either for the other
+    liar.paths = ["Models/a", "models/a", "x", "X", "é", "e\u0301"]
+    with pytest.raises(errors.TransferFailed, match=r"1 of 6 files failed: models/a: .* for that of 'Models/a'"):
+        client.download_artifacts(RUN, "", tmp_path)
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == sorted(["Models", "models", "x", "X", "é", "e\u0301"])
+
+
+def test_what_came_of_a_download_is_no_file_of_its_own(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    liar.paths = [".a.penstock-part", "a"]
+    with pytest.raises(errors.TransferFailed, match="1 of 2 files failed"):
+        client.download_artifacts(RUN, "", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_errors_of_many_files_hold_nothing_of_them(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    (tmp_path / "up").mkdir()
+    for name in "ab":
+        (tmp_path / "up" / name).write_bytes(bytes(1000))
+    refused = (grpc.StatusCode.NOT_FOUND, {"x-request-id": "1"})
+    liar.refusals.extend([refused] * 2)
+    with pytest.raises(errors.TransferFailed, match="2 of 2") as up:
+        client.upload_artifacts(RUN, tmp_path / "up")
+    liar.paths = ["a", "b"]
+    liar.refusals.extend([refused] * 2)
+    with pytest.raises(errors.TransferFailed, match="2 of 2") as down:
+        client.download_artifacts(RUN, "", tmp_path / "down")
+    for error in (*up.value.failures.values(), *down.value.failures.values()):
+        assert isinstance(error, errors.NotFound)
+        assert error.__traceback__ is error.__context__ is error.__cause__ is None
+
+
+def test_hashing_can_be_stopped(client: penstock.Client, liar: Liar) -> None:
+    stop = threading.Event()
+    liar.paths, liar.size, liar.asked = ["a"], 4 << 20, stop.set
+    with pytest.raises(errors.Stopped):
+        client.upload_artifact(RUN, bytes(4 << 20), "a", stop=stop)
+    assert liar.calls["begin"] == 0
+
+
+def test_a_small_download_that_hangs_can_be_stopped(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    stop, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        stop.set()
+        assert go.wait(60)
+
+    liar.paths = ["a"]
+    for fetch in (
+        lambda: client.download_artifacts(RUN, "", tmp_path, stop=stop),
+        lambda: client.read_artifact(RUN, "a", stop=stop),
+    ):
+        stop.clear()
+        liar.asked = hang
+        with pytest.raises(errors.Stopped):
+            fetch()
+    go.set()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("gives", [b"something else    ", b"", DATA + b"more"])

@@ -504,16 +504,20 @@ def test_asyncio(server: ServerProcess, tmp_path: Path) -> None:
             assert found.read_bytes() == content(3 * MIB)
 
             loop, begun, go = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+            shared = threading.Event()
 
             def slow(_: int) -> None:
                 loop.call_soon_threadsafe(begun.set)
                 go.wait(60)
 
-            task = asyncio.create_task(client.upload_artifact(run.id, content(40 * MIB, 1), "late", progress=slow))
+            task = asyncio.create_task(
+                client.upload_artifact(run.id, content(40 * MIB, 1), "late", progress=slow, stop=shared)
+            )
             await begun.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
+            assert not shared.is_set()  # it is the caller's, for others too
             go.set()
             with pytest.raises(errors.NotFound):
                 await client.stat_artifact(run.id, "late")

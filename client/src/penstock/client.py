@@ -176,6 +176,17 @@ class Client(_Calls):
             raise from_status(error.code, error.details, error.metadata, self._at(request).target) from error
 
 
+class _Either(threading.Event):
+    """Set by itself, or by the caller's own, which others may share."""
+
+    def __init__(self, other: threading.Event | None) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or (self._other is not None and self._other.is_set())
+
+
 class AsyncClient(_Calls):
     """The client for asyncio. Methods are awaited; `watch_runs` is an async iterator.
 
@@ -216,9 +227,9 @@ class AsyncClient(_Calls):
     async def _transfer(self, work: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         # In a thread, over a channel that is not asyncio's: reading, writing and hashing files blocks anyhow, and what
         # a loop would gain is less than what its own steps between chunks of bytes would cost it.
-        stop = kwargs["stop"] = kwargs.get("stop") or threading.Event()
+        stop = _Either(kwargs.get("stop"))
         try:
-            return await asyncio.to_thread(work, self._wire, *args, **kwargs)
+            return await asyncio.to_thread(work, self._wire, *args, **kwargs | {"stop": stop})
         except asyncio.CancelledError:
             stop.set()
             raise

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
 import stat
 import threading
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,7 +17,7 @@ from penstock import direct
 from penstock.artifacts import Artifact, list_artifacts, stat_artifact
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import Changed, FailedPrecondition, PenstockError, ServerError, TransferFailed, Unavailable
-from penstock.parallel import in_parallel
+from penstock.parallel import in_parallel, kept
 from penstock.partial import Partial, name_for
 from penstock.paths import artifact_directory, artifact_path, below
 from penstock.v1 import artifacts_pb2 as pb
@@ -27,7 +29,6 @@ STREAMS = 2  # … and through the server, where more only take turns
 SMALL = 8 << 20  # bytes: what is smaller comes in one go, and is begun anew when it breaks off
 RANGE_BYTES = 32 << 20
 
-_TIMEOUT = 120.0  # seconds for a small one
 _DAMAGED = 3  # times, until it is believed that it is so in the store
 
 _Read = Callable[[int, int], Generator[bytes | memoryview, None, None]]
@@ -88,16 +89,18 @@ def read_artifact(
     `download_artifacts`. Raises NotFound, Retryable.
     """
     message = pb.DownloadArtifactRequest(run_id=run_id, path=artifact_path(path))
+    effort = Effort(patience, None, stop)
 
     def read() -> bytes:
-        answers = wire.answers("DownloadArtifact", message, _TIMEOUT)
-        artifact = pb.DownloadArtifactResponse.FromString(next(answers, b"")).artifact
-        data = b"".join(_bytes_of(answers))
+        with Watched(wire, lambda: effort.stopped, lambda _: wire.receive("DownloadArtifact", message)) as stream:
+            answers = iter(stream)
+            artifact = pb.DownloadArtifactResponse.FromString(next(answers, b"")).artifact
+            data = b"".join(_bytes_of(answers))
         if hashlib.sha256(data).digest() != artifact.sha256:
             raise Unavailable(f"artifact {artifact.path!r} arrived damaged; ask again")
         return data
 
-    return Effort(patience, None, stop).persist(read)
+    return effort.persist(read)
 
 
 def _place_of_file(path: str, dst: str | os.PathLike[str] | None) -> Path:
@@ -115,22 +118,37 @@ def _download_all(wire: Wire, run_id: str, directory: str, root: Path, effort: E
     prefix = f"{directory}/" if directory else ""
     failures: dict[str, Exception] = {}
 
-    def one(artifact: Artifact) -> None:
+    def one(artifact: Artifact, other: Artifact | None = None) -> None:
         try:
             if not artifact.path.startswith(prefix):
                 raise ServerError(f"the server names {artifact.path!r} as a file below {directory!r}")
             target = below(root, artifact.path.removeprefix(prefix))
+            if other is not None and _is_one(target, below(root, other.path.removeprefix(prefix))):
+                raise ValueError(f"this machine takes its name for that of {other.path!r}, which lies there")
             _Download(wire, run_id, artifact, target, effort).work()
         except (PenstockError, OSError, ValueError) as error:
-            failures[artifact.path] = error
+            failures[artifact.path] = kept(error)
 
-    small = [artifact for artifact in found if artifact.size <= SMALL]
-    in_parallel(one, small, min(FILES, len(small)), effort)
+    alike: dict[str, list[Artifact]] = {}
     for artifact in found:
+        alike.setdefault(unicodedata.normalize("NFC", artifact.path).casefold(), []).append(artifact)
+    small = [artifact for artifact, *_ in alike.values() if artifact.size <= SMALL]
+    in_parallel(one, small, min(FILES, len(small)), effort)
+    for artifact, *_ in alike.values():
         if artifact.size > SMALL:  # which has threads of its own
             one(artifact)
+    for artifact, *others in alike.values():  # which are files of their own on this machine, or are not
+        for other in others:
+            one(other, artifact)
     if failures:
         raise TransferFailed(failures, len(found))
+
+
+def _is_one(path: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), other.lstat())
+    except OSError:
+        return False  # one of them is not there
 
 
 class _Download:
@@ -157,6 +175,8 @@ class _Download:
         self._count(-self._counted)
         try:
             if not self._there():
+                if self._target.is_dir() and not self._target.is_symlink():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._target))
                 self._target.parent.mkdir(parents=True, exist_ok=True)
                 if self._artifact.size <= SMALL:
                     self._whole()
@@ -194,8 +214,8 @@ class _Download:
         digest = hashlib.sha256()
         path = name_for(self._target, f"{os.urandom(8).hex()}-")
         try:
-            with path.open("xb", buffering=0) as file:
-                for data in _bytes_of(self._wire.answers("DownloadArtifact", self._request(0, 0), _TIMEOUT)):
+            with path.open("xb", buffering=0) as file, closing(self._from_server(0, 0)) as chunks:
+                for data in chunks:
                     digest.update(data)
                     file.write(data)
                     self._count(len(data))

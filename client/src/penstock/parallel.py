@@ -10,6 +10,7 @@ from penstock.effort import Effort
 
 K = TypeVar("K")
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 
 def in_parallel(work: Callable[[K], T], things: Iterable[K], threads: int, effort: Effort) -> list[T]:
@@ -57,3 +58,9 @@ def in_parallel(work: Callable[[K], T], things: Iterable[K], threads: int, effor
     if errors:
         raise errors[0]
     return results
+
+
+def kept(error: E) -> E:
+    """The error without the frames that it came from, which hold data and messages, for one of many to be told of."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

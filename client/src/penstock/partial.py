@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from penstock.paths import PART_SUFFIX
 from penstock.wire import CHUNK
 
 if os.name == "nt":
@@ -25,7 +26,6 @@ else:
 
 _MAGIC = b"penstock part 1\n"
 _MARK = struct.Struct("<Q")
-_SUFFIX = ".penstock-part"
 _NAME_LIMIT = 255
 
 
@@ -135,10 +135,10 @@ class Partial:
 
 def name_for(target: Path, more: str = "") -> Path:
     """Of the file beside `target`. Where that would be too long a name, a hash stands for it."""
-    name = f".{more}{target.name}{_SUFFIX}"
+    name = f".{more}{target.name}{PART_SUFFIX}"
     if len(os.fsencode(name)) > _NAME_LIMIT:
         digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:32]
-        name = f".{more}{digest}{_SUFFIX}"
+        name = f".{more}{digest}{PART_SUFFIX}"
     return target.with_name(name)
 
 

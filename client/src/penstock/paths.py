@@ -15,6 +15,8 @@ from penstock.names import text_problem
 PATH_LIMIT = 800
 NAME_LIMIT = 255
 
+PART_SUFFIX = ".penstock-part"  # with a dot at its beginning, what came of a download that broke off
+
 _GOOD = "write a relative path such as models/best/weights.pt"
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -73,6 +75,8 @@ def below(directory: Path, path: str, *, windows: bool = os.name == "nt") -> Pat
     names = path.split("/")
     if not problem and windows and (bad := next(filter(_strange, names), None)):
         problem = f"has the name {bad!r}, which Windows does not take for a file"
+    if not problem and names[-1].startswith(".") and names[-1].casefold().endswith(PART_SUFFIX):
+        problem = "is that of a download that broke off"
     if problem:
         raise ValueError(f"an artifact cannot be written to this machine: its path {path[:200]!r} {problem}")
     return directory.joinpath(*names)

@@ -12,7 +12,7 @@ from penstock import direct
 from penstock.artifacts import Artifact, artifact_of
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import NotFound, PenstockError, ServerError, TransferFailed, UploadGone
-from penstock.parallel import in_parallel
+from penstock.parallel import in_parallel, kept
 from penstock.paths import artifact_directory, artifact_path
 from penstock.sources import Source
 from penstock.transport import Stream
@@ -21,7 +21,6 @@ from penstock.wire import CHUNK, STALL, Watched, Wire, chunk_message
 
 FILES = 16  # at once
 _NO_DIGEST = bytes(32)  # of anything
-_SMALL_TIMEOUT = 60.0  # seconds
 _ABORT_TIMEOUT = 5.0  # seconds
 _READ_BACK = 10 << 20  # bytes a second, at least, where a server checks what is stored before it answers
 
@@ -128,7 +127,7 @@ def upload_artifacts(
             where = artifact_path(f"{prefix}/{relative}" if prefix else relative)
             done.append(upload_by(wire, run_id, root / relative, where, None, effort))
         except (PenstockError, OSError, ValueError) as error:
-            failures[relative] = error
+            failures[relative] = kept(error)
 
     in_parallel(one, found, min(FILES, len(found)), effort)
     if failures:
@@ -195,7 +194,7 @@ class _Upload:
         """In one message: the server knows by the digest whether it is there already."""
         data = self._source.read(0, self._source.size)
         self._source.check()
-        answer = self._wire.ask_raw("UploadArtifact", self._header(data=data), _SMALL_TIMEOUT)
+        answer = self._wire.ask_raw("UploadArtifact", self._header(data=data), STALL)
         return artifact_of(pb.UploadArtifactResponse.FromString(answer).artifact)
 
     def _header(self, upload_id: str = "", offset: int = 0, data: bytes = b"") -> bytes:
@@ -218,7 +217,8 @@ class _Upload:
     def _large(self) -> Artifact:
         if not self._looked:
             if self._same_size():
-                self._source.digest()
+                for _ in self._source.chunks():  # hashes them
+                    self._effort.check()
             self._looked = True
         message = pb.BeginUploadRequest(
             run_id=self._run_id,

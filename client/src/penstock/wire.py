@@ -92,23 +92,12 @@ class Wire:
             return RelayedStream(self.address, path, messages)
         return CallStream(self._call("stream_stream", path, iter(messages)))
 
-    def receive(self, method: str, message: Message, timeout: float | None = None) -> Stream:
-        """A stream of answers. `timeout` is of the whole; without one, see Watched."""
+    def receive(self, method: str, message: Message) -> Stream:
+        """A stream of answers. No deadline: see Watched."""
         path, raw = _path(method), message.SerializeToString()
         if not self._allowed():
-            return RelayedStream(self.address, path, [raw], timeout)
-        return CallStream(self._call("unary_stream", path, raw, timeout=timeout))
-
-    def answers(self, method: str, message: Message, timeout: float) -> Iterator[bytes]:
-        """What a stream of answers brings, where it is short."""
-        try:
-            with self.receive(method, message, timeout) as stream:
-                yield from stream
-        except Broken as error:
-            broken = error.with_traceback(None)
-        else:
-            return
-        raise self.error(broken)
+            return RelayedStream(self.address, path, [raw])
+        return CallStream(self._call("unary_stream", path, raw))
 
     def _call(self, kind: str, path: str, sent: object, timeout: float | None = None) -> Any:
         try:
