@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError, Message
 from penstock_server import telemetry
 from penstock_server.core.access import Access
 from penstock_server.model.access import DEFAULT_WORKSPACE, Caller
-from penstock_server.model.errors import InvalidArgument, PenstockError
+from penstock_server.model.errors import InvalidArgument, PenstockError, Unavailable
 from penstock_server.rpc import access, errors
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ T = TypeVar("T")
 _Left = grpc.aio.InternalError
 
 _LONGEST_REQUEST_ID = 128
+_UNREAD_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Method:
             responses: AsyncIterator[Message] = self.handler(await self._caller(context, request), request)
             async with aclosing(responses):  # type: ignore[type-var]  # handlers are generators
                 async for response in responses:
-                    await context.write(self._serialise(response))
+                    await _write(context, self._serialise(response))
 
         await self._around(context, work)
 
@@ -163,11 +164,25 @@ class Method:
         return raw
 
 
+async def _write(context: Context, raw: bytes) -> None:
+    """Raises Unavailable when the client does not read: what the stream holds is for others then."""
+    try:
+        async with asyncio.timeout(_UNREAD_SECONDS):
+            await context.write(raw)
+    except TimeoutError:
+        raise Unavailable(f"nothing of the answer was read for {_UNREAD_SECONDS:g} s; ask again", 1.0) from None
+
+
 async def _fail(context: Context, request_id: str, error: Exception) -> NoReturn:
     identified = ("x-request-id", request_id)
     if isinstance(error, PenstockError):
         log.debug("refused", error=str(error), kind=type(error).__name__)
-        await context.abort(errors.STATUS[type(error)], errors.sentence(error), (identified, *errors.metadata(error)))
+        try:
+            await context.abort(
+                errors.STATUS[type(error)], errors.sentence(error), (identified, *errors.metadata(error))
+            )
+        except _Left:  # who does not read is told late, or never
+            raise asyncio.CancelledError from None
     log.error("internal error", exc_info=error)
     await context.abort(grpc.StatusCode.INTERNAL, f"internal error; request id {request_id}", (identified,))
     raise AssertionError  # abort raises
