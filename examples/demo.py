@@ -64,9 +64,7 @@ def show(client: penstock.Client, seconds: float) -> None:
     print(f"\nThe model, downloaded again, says that the first digit is a {first}.")
 
     points = sum(metric.count for run in runs for metric in run.metrics.values())
-    print(
-        f"\n{points:,} points were committed in {seconds:.1f} s, training included: {points / seconds:,.0f} a second."
-    )
+    print(f"\n{points:,} points were committed in the {seconds:.1f} s that training took.")
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def test_there_and_back(artifacts, run_id: str, tmp_path: Path, monkeypatch: pyt
     assert "3.0 MiB" in artifacts("ls", str(uuid.UUID(run_id)).upper(), "all/sub")[0]
     told = [json.loads(line) for line in artifacts("ls", run_id, "all", "--recursive", "--json")[0].splitlines()]
     assert [(each["path"], each["size"]) for each in told] == [("all/a.txt", 1), ("all/sub/b.bin", 3 << 20)]
-    assert artifacts("ls", run_id, "none") == ("", "")
+    assert artifacts("ls", run_id, "all/a.txt")[0].splitlines()[1].endswith("all/a.txt")
 
     monkeypatch.chdir(tmp_path)
     assert artifacts("get", run_id, "all/a.txt") == ("a.txt\n", "")
@@ -65,10 +65,12 @@ def test_there_and_back(artifacts, run_id: str, tmp_path: Path, monkeypatch: pyt
     [
         (("ls", "nope"), "is not a run id"),
         (("ls", 32 * "0"), "does not exist"),
+        (("ls", "RUN", "none"), "does not exist"),
+        (("put", "RUN", ""), "there is no file or directory ''"),
         (("get", "RUN", "none"), "does not exist"),
         (("get", "RUN", "../none"), "has a . or .. in it"),
         (("rm", "RUN", "none"), "does not exist"),
-        (("put", "RUN", "/no/such/file"), "No such file"),
+        (("put", "RUN", "/no/such/file"), "there is no file or directory"),
         (("put", "RUN", "/dev/null"), "is no file"),
         (("put", "RUN", __file__, "--path", "C:\\x"), "begins with a drive letter"),
     ],

@@ -83,6 +83,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path, monkeypatch: pytest.Monke
         ({"workers": 20}, "workers and database_connections: 20 processes would need up to 360 connections"),
         ({"grpc_address": "127.0.0.1:65536"}, "grpc_address: must be host:port"),
         ({"grpc_address": "::1:5000"}, "grpc_address: must be host:port"),
+        ({"artifacts_only": True}, "artifacts_only: needs the database of the server that has the runs"),
         ({"workers": 0}, "workers: must be greater than or equal to 1, found 0"),
         ({"database_url": "mysql://localhost/x"}, "database_url: must be a URL such as postgresql://"),
         (

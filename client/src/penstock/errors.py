@@ -142,6 +142,8 @@ def from_status(
     if cls is Unavailable and "penstock-error" not in facts:
         start = " start one with `penstock-server serve`, or" if _is_here(target) else ""
         return cls(f"no server at {target};{start} set PENSTOCK_URL to where it is ({details})", facts)
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return cls(f"the server at {target} has no such method: it is older, or serves artifacts only", facts)
     if cls is TimedOut:
         return cls(f"no answer from {target} in time", facts)
     return cls(details or code.name, facts)

@@ -98,7 +98,8 @@ def _announce(settings: Settings, grpc: Address, http: Address) -> None:
     """Says once that the server is there, and how to use it."""
     if not logs.for_people(settings.log_format):
         addresses = {"grpc_address": str(grpc), "http_address": str(http)}
-        log.info("serving", **addresses, database=settings.database, data_dir=str(settings.data_dir))
+        kept = {"data_dir": str(settings.data_dir), "artifacts": _artifacts(settings)}
+        log.info("serving", **addresses, database=settings.database, **kept)
         return
     print(
         f"Penstock {version('penstock-server')} is ready.",
@@ -106,11 +107,17 @@ def _announce(settings: Settings, grpc: Address, http: Address) -> None:
         f"  HTTP      http://{http.dial}  (/health /ready /metrics)",
         f"  database  {settings.database}",
         f"  data      {settings.data_dir}",
+        f"  artifacts {_artifacts(settings)}",
         f"Clients find it with  export PENSTOCK_URL={grpc.dial}",
         "Ctrl-C stops it.",
         sep="\n",
         flush=True,
     )
+
+
+def _artifacts(settings: Settings) -> str:
+    only = " and nothing else" if settings.artifacts_only else ""
+    return f"{settings.store.uri()} ({settings.artifacts_mode}{only})"
 
 
 async def _migrate(settings: Settings) -> None:

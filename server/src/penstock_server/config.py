@@ -214,6 +214,10 @@ class Settings(BaseSettings):
                 f"ingest_buffer_bytes: is {self.ingest_buffer_bytes.human_readable()}; it must be at least four times "
                 f"max_message_bytes ({self.max_message_bytes.human_readable()}), since one writer may fill a quarter"
             )
+        if self.artifacts_only and self.database_url is None:
+            problems.append(
+                "artifacts_only: needs the database of the server that has the runs; set database_url to it"
+            )
         if self.s3_kms_key is not None and self.s3_encryption != "aws:kms":
             problems.append("s3_kms_key: is for s3_encryption = aws:kms only; set that, or leave the key out")
         if not isinstance(self.store, S3Root):

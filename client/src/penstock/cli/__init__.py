@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -11,11 +12,18 @@ from penstock.cli.arguments import parser
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. Returns the exit code: 0, or 1 with a sentence on stderr, or 130 after Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(args: argparse.Namespace) -> int:
     # Loaded here, so that help needs no gRPC.
     from penstock.cli import commands  # noqa: PLC0415
     from penstock.errors import PenstockError  # noqa: PLC0415
 
-    args = parser().parse_args(argv)
     try:
         code: int = getattr(commands, args.command)(args) or 0
         sys.stdout.flush()
@@ -26,6 +34,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PenstockError, ValueError, ImportError, OSError) as error:
         print(f"penstock: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return code

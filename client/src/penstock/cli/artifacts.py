@@ -21,9 +21,12 @@ from penstock.uploads import files_below
 
 
 def ls(args: argparse.Namespace) -> None:
-    """What is in a directory of a run."""
+    """What is in a directory of a run, or a single file."""
+    run_id = parse_run_id(args.run)
     with Client(args.url) as client:
-        found = client.list_artifacts(parse_run_id(args.run), args.directory, recursive=args.recursive)
+        found = client.list_artifacts(run_id, args.directory, recursive=args.recursive)
+        if not found and args.directory:
+            found = [client.stat_artifact(run_id, args.directory)]
     if args.json:
         for each in found:
             print(json.dumps(dataclasses.asdict(each), ensure_ascii=False))
@@ -45,6 +48,8 @@ def get(args: argparse.Namespace) -> None:
 def put(args: argparse.Namespace) -> None:
     """Brings a file or directory into a run, and prints the paths there."""
     run_id, source = parse_run_id(args.run), Path(args.source)
+    if not args.source or not source.exists():
+        raise ValueError(f"there is no file or directory {args.source!r}")
     with Client(args.url) as client:
         if source.is_dir():
             names = list(files_below(source))
