@@ -136,6 +136,12 @@ def test_images_of_arrays(array: Any, pixel: Any) -> None:
     assert picture.getpixel((2, 1)) == pixel
 
 
+def test_channels_may_come_first() -> None:
+    array = np.moveaxis(np.full((20, 30, 3), [255, 0, 0], "uint8"), 2, 0)
+    picture = opened(logged.image(array, "a.png"))
+    assert (picture.size, picture.getpixel((2, 1))) == ((30, 20), (255, 0, 0))
+
+
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((2, 3, 2)), np.zeros((2, 3), dtype=complex), "text", None])
 def test_arrays_that_are_no_image(array: Any) -> None:
     with pytest.raises(ValueError, match="no image"):

@@ -150,10 +150,10 @@ def _as_dict(given: object) -> object:
     return dict(given) if callable(getattr(given, "keys", None)) else given  # type: ignore[call-overload]
 
 
-def shown(thing: object, how: Callable[[object], str] = repr) -> str:
+def shown(thing: object, how: Callable[[object], str] = repr, most: int = 60) -> str:
     """Some text for a message, whatever a foreign __repr__ or __str__ does."""
     try:
-        return how(thing)[:60]
+        return how(thing)[:most]
     except Exception:  # noqa: BLE001  its type says enough
         return f"<{type(thing).__name__}>"
 

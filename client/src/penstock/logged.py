@@ -55,7 +55,7 @@ def figure(drawn: Any, path: str) -> bytes:
 
 
 def image(picture: Any, path: str) -> bytes:
-    """Of Pillow, or an array or tensor of height x width, with 1, 3 or 4 channels if any.
+    """Of Pillow, or an array or tensor of height x width, with 1, 3 or 4 channels last, or first as PyTorch has them.
 
     Floats are taken to be from 0 to 1, whole numbers from 0 to 255.
     """
@@ -121,10 +121,12 @@ def _pixels(picture: Any) -> Any:
     if hasattr(picture, "detach"):  # a tensor, wherever it is
         picture = picture.detach().cpu()
     array = numpy.asarray(picture)
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = numpy.moveaxis(array, 0, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ValueError(f"an array of shape {array.shape} is no image: height x width, or x 3 or 4 channels")
+        raise ValueError(f"an array of shape {array.shape} is no image: height x width, x 3 or 4 channels if any")
     if array.dtype.kind == "b":
         return array.astype("uint8") * 255
     if array.dtype.kind == "f":
