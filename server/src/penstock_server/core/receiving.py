@@ -7,7 +7,6 @@ no room is not read from, and gRPC's flow control holds the client; beside that,
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections import OrderedDict
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
+from penstock_server.core import wholes
 from penstock_server.ingest.budget import Budget
 from penstock_server.model.artifacts import Part, UploadId, check_size
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError, Unavailable
@@ -169,7 +169,7 @@ class Receiving:
 
     async def _send_off(self, group: asyncio.TaskGroup) -> None:
         if self._token is None:
-            self._token = await begin(self._db, self._store, self._upload)
+            self._token = await wholes.begin(self._db, self._store, self._upload)
         self._begun += 1
         group.create_task(self._put(self._token, self._begun, self._buffer, self._filled))
         self._buffer, self._filled, self._until = bytearray(), 0, None
@@ -214,19 +214,6 @@ class Receiving:
                 f"no bytes came for {_SILENCE_SECONDS:g} s, or no part in {_PART_SECONDS:g} s; go on where it ended",
                 1.0,
             ) from None
-
-
-async def begin(db: Database, store: Store, upload: Upload) -> str:
-    """Begins it in the store; what that calls it. Raises UploadGone."""
-    token = await store.begin(upload.key, upload.media_type)
-    try:
-        async with db.connection() as conn:
-            await uploads.set_token(conn, upload, token)
-    except BaseException:
-        with contextlib.suppress(PenstockError):  # then it is a stray, and goes later
-            await store.abort(upload.key, token)
-        raise
-    return token
 
 
 def only(errors: ExceptionGroup[Exception]) -> Exception:

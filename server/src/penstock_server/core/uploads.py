@@ -1,20 +1,21 @@
-"""The use cases of uploads: a file comes in by a stream, or goes straight to the store, and is an artifact then."""
+"""The use cases of uploads: a file comes in by a stream, as a whole or after what is stored of it already."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
+from penstock_server.core import wholes
+from penstock_server.core.direct import Direct
 from penstock_server.core.ledger import Ledger
-from penstock_server.core.receiving import Digests, Receiving, begin, only
+from penstock_server.core.receiving import Digests, Receiving, only
 from penstock_server.ingest.budget import Budget
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import (
@@ -31,15 +32,13 @@ from penstock_server.model.errors import (
     ContentMismatch,
     FailedPrecondition,
     InvalidArgument,
-    PenstockError,
     Retryable,
     StoreRefused,
     Unavailable,
     UploadGone,
 )
-from penstock_server.model.limits import check_text
-from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.model.uploads import NewUpload, Plan, Route, Trailer, Upload
+from penstock_server.model.runs import RunId
+from penstock_server.model.uploads import NewUpload, Plan, Trailer, Upload
 from penstock_server.postgres import runs, uploads
 from penstock_server.postgres.database import Database
 
@@ -50,10 +49,6 @@ log = structlog.get_logger(__name__)
 BUFFER_BYTES = 64 * MIB
 _SMALL_BUFFER_BYTES = 16 * MIB
 _SMALL_BYTES = MIB
-SIGNED_SECONDS = 3600
-SIGNED_MOST = 100
-_ETAG_LIMIT = 200
-
 _BEAT_SECONDS = uploads.DEAD_AFTER_MS / 1000 / 3
 
 
@@ -74,8 +69,8 @@ class Uploads:
         """With `direct`, files can go straight to the store."""
         self._db = db
         self._store = store
-        self._direct = direct
         self._ledger = Ledger(db)
+        self._direct = Direct(db, store, self._ledger) if direct else None
         self._budget = Budget(BUFFER_BYTES, self._measure)
         self._small_budget = Budget(_SMALL_BUFFER_BYTES, self._measure)
         self._digests = Digests()
@@ -100,20 +95,14 @@ class Uploads:
                 return Plan(artifact)
             if conflict := tree.conflict(new.path):
                 raise conflict
-            if not self._direct:
+            if self._direct is None:
                 found = await uploads.offer(conn, run, new.path, new.size, new.upload_id)
                 if found is not None:
                     return Plan(artifact, found[0], tuple(found[1]))
         claimed = await self._ledger.claim(caller.workspace_id, new)
         if isinstance(claimed, Artifact):
             return Plan(claimed)
-        return await self._plan_direct(artifact, claimed) if self._direct else Plan(artifact, claimed)
-
-    async def _plan_direct(self, artifact: Artifact | None, upload: Upload) -> Plan:
-        token = await begin(self._db, self._store, upload)
-        file_uri = self._store.file_uri(token)
-        route = Route.SIGNED if file_uri is None else Route.FILE
-        return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
+        return await self._direct.plan(artifact, claimed) if self._direct else Plan(artifact, claimed)
 
     async def receive(
         self, caller: Caller, new: NewUpload, data: bytes, contents: AsyncIterator[bytes | Trailer]
@@ -206,7 +195,7 @@ class Uploads:
             await self._broken(upload, receiving)
             raise
         except BaseException:
-            await self._drop(upload)
+            await wholes.drop(self._db, upload)
             raise
         finally:
             receiving.close(self._digests)
@@ -247,104 +236,18 @@ class Uploads:
         found = receiving.sha256
         if receiving.lone is None and found in (None, sha256):
             parts = [part for _, part in sorted(receiving.parts.items())]
-            completed_before = await self._complete(upload, receiving.token, receiving.received, parts)
+            completed_before = await wholes.complete(self._store, upload, receiving.token, receiving.received, parts)
             # A file takes whatever is late of the stream that was before.
             mixed = offset and receiving.token and self._store.file_uri(receiving.token)
             if completed_before or mixed or found is None:
-                found = await self._read_digest(upload, receiving.received)
+                found = await wholes.read_digest(self._store, upload, receiving.received)
         if found != sha256:
-            raise UploadGone(upload.id.hex) if offset else _mismatch(upload)
+            raise UploadGone(upload.id.hex) if offset else wholes.mismatch(upload)
         if receiving.lone is not None:
             if time.monotonic() - receiving.since > _BEAT_SECONDS:
                 await self._touch(upload)  # once its row is gone, nobody would find what is put
             await self._store.put(upload.key, receiving.lone, upload.media_type)
         return sha256
-
-    async def _complete(self, upload: Upload, token: str | None, size: int, parts: Sequence[Part]) -> bool:
-        """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
-
-        Raises UploadGone.
-        """
-        assert token is not None
-        try:
-            await self._store.complete(upload.key, token, parts)
-        except UploadGone:
-            if await self._store.size(upload.key) == size:
-                return True
-            raise UploadGone(upload.id.hex) from None
-        return False
-
-    async def _read_digest(self, upload: Upload, size: int) -> bytes:
-        """Of what is in the store."""
-        digest = hashlib.sha256()
-        async with aclosing(self._store.read(upload.key, 0, size)) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                await asyncio.to_thread(digest.update, chunk)
-        return digest.digest()
-
-    async def sign(self, caller: Caller, run_id: RunId, upload_id: UploadId, first: int, count: int) -> list[str]:
-        """Addresses for parts of an upload that goes straight to the store. Raises UploadGone, FailedPrecondition."""
-        self._require_direct()
-        if not 1 <= count <= SIGNED_MOST:
-            raise InvalidArgument("count", f"{count} is not within 1 to {SIGNED_MOST}")
-        async with self._db.connection() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
-            upload = await uploads.find_open(conn, run, upload_id)
-            if upload is None or upload.token is None:
-                raise UploadGone(upload_id.hex)
-            await uploads.touch(conn, upload)
-        most = len(_sizes(upload))
-        if not 1 <= first <= most - count + 1:
-            raise InvalidArgument("first", f"{first} to {first + count - 1} is not within the parts, 1 to {most}")
-        return [
-            await self._store.sign_part(upload.key, upload.token, number, SIGNED_SECONDS)
-            for number in range(first, first + count)
-        ]
-
-    async def complete(
-        self, caller: Caller, run_id: RunId, upload_id: UploadId, sha256: bytes, etags: Sequence[tuple[int, str]]
-    ) -> Artifact:
-        """Ends an upload that went straight to the store, in these parts. Ending it twice is fine.
-
-        Raises ContentMismatch, UploadGone, FailedPrecondition as `begin`, and what the store raises.
-        """
-        self._require_direct()
-        check_sha256(sha256)
-        async with self._db.connection() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
-            upload = await uploads.find_open(conn, run, upload_id)
-            done = await uploads.made_of(conn, run, upload_id) if upload is None else None
-        if done is not None:
-            return done
-        if upload is None or upload.token is None:
-            raise UploadGone(upload_id.hex)
-        is_file = self._store.file_uri(upload.token) is not None
-        if not is_file and not sha256:
-            raise InvalidArgument("sha256", "must be told: the bytes have not come by this server")
-        parts = [] if is_file else _parts(upload, etags)
-        try:
-            await self._complete(upload, upload.token, upload.size or 0, parts)
-            size = await self._store.size(upload.key)
-            if size != upload.size:
-                raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
-            found = await self._read_digest(upload, upload.size or 0) if is_file else sha256
-            if found != (sha256 or found):
-                raise _mismatch(upload)
-            artifact = await self._ledger.complete(upload, upload.size or 0, found)
-        except UploadGone:
-            async with self._db.connection() as conn:
-                done = await uploads.made_of(conn, run, upload_id)
-            if done is None:
-                await self._drop(upload)
-                raise
-            return done  # another has ended it at the same time
-        except (Retryable, StoreRefused):
-            raise
-        except PenstockError:
-            await self._drop(upload)
-            raise
-        telemetry.artifact_uploads.labels("stored").inc()
-        return artifact
 
     async def abort(self, caller: Caller, run_id: RunId, upload_id: UploadId) -> None:
         """Gives an upload up. Giving up twice is fine."""
@@ -357,33 +260,21 @@ class Uploads:
         if (live := self._live.get(upload_id)) is not None:
             await self._end_live(upload_id, live.attempt)
 
-    def _require_direct(self) -> None:
-        if not self._direct:
+    @property
+    def direct(self) -> Direct:
+        """What goes straight to the store. Raises FailedPrecondition when nothing does."""
+        if self._direct is None:
             raise FailedPrecondition("this server takes artifacts itself; send them by UploadArtifact")
+        return self._direct
 
     async def _broken(self, upload: Upload, receiving: Receiving) -> None:
         """Keeps what is stored for who goes on with it, if that can be."""
         if receiving.parts and upload.size is not None:
-            with _told_only("an upload that broke off could not be marked", upload):
+            with wholes.told_only("an upload that broke off could not be marked", upload):
                 async with self._db.connection() as conn:
                     await uploads.touch(conn, upload, live=False)
         else:
-            await self._drop(upload)
-
-    async def _drop(self, upload: Upload) -> None:
-        """Has the sweeper remove it. If that cannot be said now, the sweeper finds it by its age."""
-        with _told_only("an upload that failed could not be marked", upload):
-            async with self._db.connection() as conn:
-                await uploads.drop(conn, [upload.id], upload.attempt)
-
-
-@contextmanager
-def _told_only(event: str, upload: Upload) -> Iterator[None]:
-    """Inside, what the database raises is only logged: something else has failed before, and that is what is told."""
-    try:
-        yield
-    except PenstockError as error:
-        log.warning(event, run_id=format_run_id(upload.run.run_id), path=upload.path, error=str(error))
+            await wholes.drop(self._db, upload)
 
 
 def _checked(new: NewUpload) -> NewUpload:
@@ -408,23 +299,3 @@ def _told(new: NewUpload, trailer: Trailer | None) -> bytes:
         # What gRPC says of a client that is gone may be: the end of its stream.
         raise InvalidArgument("trailer", "must come where neither size nor sha256 is told, or the end cannot be known")
     return told
-
-
-def _mismatch(upload: Upload) -> ContentMismatch:
-    return ContentMismatch("sha256", f"is not that of the bytes of {upload.path!r} which have come; send it again")
-
-
-def _sizes(upload: Upload) -> list[int]:
-    """How the file is cut: the sizes of its parts. An empty one has one."""
-    size = upload.size or 0
-    return [min(upload.part_bytes, size - start) for start in range(0, size, upload.part_bytes)] or [0]
-
-
-def _parts(upload: Upload, etags: Sequence[tuple[int, str]]) -> list[Part]:
-    sizes = _sizes(upload)
-    if [number for number, _ in etags] != list(range(1, len(sizes) + 1)):
-        raise InvalidArgument("parts", f"must be all {len(sizes)}, in turn from 1")
-    return [
-        Part(number, size, check_text("parts.etag", etag, _ETAG_LIMIT))
-        for (number, etag), size in zip(etags, sizes, strict=True)
-    ]

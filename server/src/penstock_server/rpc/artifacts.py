@@ -60,14 +60,14 @@ class ArtifactService:
     async def sign_upload_parts(self, caller: Caller, request: pb.SignUploadPartsRequest) -> pb.SignUploadPartsResponse:
         """Addresses for parts."""
         run_id, upload_id = parse_run_id(request.run_id), parse_upload_id(request.upload_id)
-        urls = await self._uploads.sign(caller, run_id, upload_id, request.first, request.count)
+        urls = await self._uploads.direct.sign(caller, run_id, upload_id, request.first, request.count)
         return pb.SignUploadPartsResponse(urls=urls)
 
     async def complete_upload(self, caller: Caller, request: pb.CompleteUploadRequest) -> pb.CompleteUploadResponse:
         """Ends an upload that went straight to the store."""
         run_id, upload_id = parse_run_id(request.run_id), parse_upload_id(request.upload_id)
         etags = [(part.number, part.etag) for part in request.parts]
-        artifact = await self._uploads.complete(caller, run_id, upload_id, request.sha256, etags)
+        artifact = await self._uploads.direct.complete(caller, run_id, upload_id, request.sha256, etags)
         return pb.CompleteUploadResponse(artifact=message(artifact))
 
     async def abort_upload(self, caller: Caller, request: pb.AbortUploadRequest) -> pb.AbortUploadResponse:

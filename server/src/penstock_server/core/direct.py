@@ -1,0 +1,124 @@
+"""Files that clients bring to the store themselves: they are told where, and say when they have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from penstock_server import telemetry
+from penstock_server.blobs.store import Store
+from penstock_server.core import wholes
+from penstock_server.core.ledger import Ledger
+from penstock_server.model.access import Caller
+from penstock_server.model.artifacts import Artifact, Part, UploadId, check_sha256
+from penstock_server.model.errors import (
+    ContentMismatch,
+    InvalidArgument,
+    PenstockError,
+    Retryable,
+    StoreRefused,
+    UploadGone,
+)
+from penstock_server.model.limits import check_text
+from penstock_server.model.runs import RunId
+from penstock_server.model.uploads import Plan, Route, Upload
+from penstock_server.postgres import runs, uploads
+from penstock_server.postgres.database import Database
+
+_SIGNED_SECONDS = 3600
+_SIGNED_MOST = 100
+_ETAG_LIMIT = 200
+
+
+class Direct:
+    """The part of `Uploads` for a server that lets clients write the store."""
+
+    def __init__(self, db: Database, store: Store, ledger: Ledger) -> None:
+        self._db = db
+        self._store = store
+        self._ledger = ledger
+
+    async def plan(self, artifact: Artifact | None, upload: Upload) -> Plan:
+        """Begins it: where its bytes go."""
+        token = await wholes.begin(self._db, self._store, upload)
+        file_uri = self._store.file_uri(token)
+        route = Route.SIGNED if file_uri is None else Route.FILE
+        return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
+
+    async def sign(self, caller: Caller, run_id: RunId, upload_id: UploadId, first: int, count: int) -> list[str]:
+        """Addresses for parts of an upload that goes straight to the store. Raises UploadGone."""
+        if not 1 <= count <= _SIGNED_MOST:
+            raise InvalidArgument("count", f"{count} is not within 1 to {_SIGNED_MOST}")
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            upload = await uploads.find_open(conn, run, upload_id)
+            if upload is None or upload.token is None:
+                raise UploadGone(upload_id.hex)
+            await uploads.touch(conn, upload)
+        most = len(_sizes(upload))
+        if not 1 <= first <= most - count + 1:
+            raise InvalidArgument("first", f"{first} to {first + count - 1} is not within the parts, 1 to {most}")
+        return [
+            await self._store.sign_part(upload.key, upload.token, number, _SIGNED_SECONDS)
+            for number in range(first, first + count)
+        ]
+
+    async def complete(
+        self, caller: Caller, run_id: RunId, upload_id: UploadId, sha256: bytes, etags: Sequence[tuple[int, str]]
+    ) -> Artifact:
+        """Ends an upload that went straight to the store, in these parts. Ending it twice is fine.
+
+        Raises ContentMismatch, UploadGone, FailedPrecondition as `Uploads.begin`, and what the store raises.
+        """
+        check_sha256(sha256)
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+            upload = await uploads.find_open(conn, run, upload_id)
+            done = await uploads.made_of(conn, run, upload_id) if upload is None else None
+        if done is not None:
+            return done
+        if upload is None or upload.token is None:
+            raise UploadGone(upload_id.hex)
+        is_file = self._store.file_uri(upload.token) is not None
+        if not is_file and not sha256:
+            raise InvalidArgument("sha256", "must be told: the bytes have not come by this server")
+        parts = [] if is_file else _parts(upload, etags)
+        try:
+            await wholes.complete(self._store, upload, upload.token, upload.size or 0, parts)
+            size = await self._store.size(upload.key)
+            if size != upload.size:
+                raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
+            found = await wholes.read_digest(self._store, upload, upload.size or 0) if is_file else sha256
+            if found != (sha256 or found):
+                raise wholes.mismatch(upload)
+            artifact = await self._ledger.complete(upload, upload.size or 0, found)
+        except UploadGone:
+            async with self._db.connection() as conn:
+                done = await uploads.made_of(conn, run, upload_id)
+            if done is None:
+                await wholes.drop(self._db, upload)
+                raise
+            return done  # another has ended it at the same time
+        except (Retryable, StoreRefused):
+            raise
+        except PenstockError:
+            await wholes.drop(self._db, upload)
+            raise
+        telemetry.artifact_uploads.labels("stored").inc()
+        return artifact
+
+
+def _sizes(upload: Upload) -> list[int]:
+    """How the file is cut: the sizes of its parts. An empty one has one."""
+    size = upload.size or 0
+    return [min(upload.part_bytes, size - start) for start in range(0, size, upload.part_bytes)] or [0]
+
+
+def _parts(upload: Upload, etags: Sequence[tuple[int, str]]) -> list[Part]:
+    sizes = _sizes(upload)
+    if [number for number, _ in etags] != list(range(1, len(sizes) + 1)):
+        raise InvalidArgument("parts", f"must be all {len(sizes)}, in turn from 1")
+    return [
+        Part(number, size, check_text("parts.etag", etag, _ETAG_LIMIT))
+        for (number, etag), size in zip(etags, sizes, strict=True)
+    ]

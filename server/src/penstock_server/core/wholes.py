@@ -1,0 +1,78 @@
+"""What becomes of an upload in the store: it is begun, put together, looked at again, or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+
+import structlog
+
+from penstock_server.blobs.store import Store
+from penstock_server.model.artifacts import Part
+from penstock_server.model.errors import ContentMismatch, PenstockError, UploadGone
+from penstock_server.model.runs import format_run_id
+from penstock_server.model.uploads import Upload
+from penstock_server.postgres import uploads
+from penstock_server.postgres.database import Database
+
+log = structlog.get_logger(__name__)
+
+
+async def begin(db: Database, store: Store, upload: Upload) -> str:
+    """Begins it in the store; what that calls it. Raises UploadGone."""
+    token = await store.begin(upload.key, upload.media_type)
+    try:
+        async with db.connection() as conn:
+            await uploads.set_token(conn, upload, token)
+    except BaseException:
+        with suppress(PenstockError):  # then it is a stray, and goes later
+            await store.abort(upload.key, token)
+        raise
+    return token
+
+
+async def complete(store: Store, upload: Upload, token: str | None, size: int, parts: Sequence[Part]) -> bool:
+    """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
+
+    Raises UploadGone.
+    """
+    assert token is not None
+    try:
+        await store.complete(upload.key, token, parts)
+    except UploadGone:
+        if await store.size(upload.key) == size:
+            return True
+        raise UploadGone(upload.id.hex) from None
+    return False
+
+
+async def read_digest(store: Store, upload: Upload, size: int) -> bytes:
+    """Of what is in the store."""
+    digest = hashlib.sha256()
+    async with aclosing(store.read(upload.key, 0, size)) as chunks:  # type: ignore[type-var]
+        async for chunk in chunks:
+            await asyncio.to_thread(digest.update, chunk)
+    return digest.digest()
+
+
+async def drop(db: Database, upload: Upload) -> None:
+    """Has the sweeper remove it. If that cannot be said now, the sweeper finds it by its age."""
+    with told_only("an upload that failed could not be marked", upload):
+        async with db.connection() as conn:
+            await uploads.drop(conn, [upload.id], upload.attempt)
+
+
+@contextmanager
+def told_only(event: str, upload: Upload) -> Iterator[None]:
+    """Inside, what the database raises is only logged: something else has failed before, and that is what is told."""
+    try:
+        yield
+    except PenstockError as error:
+        log.warning(event, run_id=format_run_id(upload.run.run_id), path=upload.path, error=str(error))
+
+
+def mismatch(upload: Upload) -> ContentMismatch:
+    """Of the digest."""
+    return ContentMismatch("sha256", f"is not that of the bytes of {upload.path!r} which have come; send it again")
