@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from penstock.address import Address, parse_address
 from penstock.outgoing import box, snapshot
 from penstock.outgoing.box import Box
+from penstock.spool.owner import Owner
 
 RUN = "0" * 31 + "7"
 ADDRESS = parse_address("localhost:1")
@@ -43,7 +45,7 @@ def test_a_copy_is_of_the_file_as_it_was(made: Box, tmp_path: Path) -> None:
     source.write_bytes(b"other")
     assert made.path is not None
     assert there(made.path) == [("models/model.pt", before)]
-    assert (entry.size, made.bytes, entry.problem()) == (len(before), len(before), "")
+    assert (entry.size, made.held, entry.problem()) == (len(before), len(before), "")
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -189,3 +191,25 @@ def test_nothing_that_is_not_ours_is_removed(made: Box, spool_root: Path) -> Non
     (made.path / "notes.txt").write_text("mine")
     made.release()
     assert (made.path / "notes.txt").exists()
+
+
+def test_a_box_that_threads_make_at_once_is_one(made: Box, spool_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is at the last step before the other takes it."""
+    both = threading.Barrier(2)
+    claim = Owner.claim
+
+    def claimed(directory: Path) -> Owner | None:
+        both.wait(10.0)
+        return claim(directory)
+
+    monkeypatch.setattr(Owner, "claim", claimed)
+    threads = [threading.Thread(target=made.keep, args=(b"data", name)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert box.found(spool_root) == [made.path]
+    assert made.path is not None
+    assert len(there(made.path)) == 2
+    made.release()
+    assert list(box.orphans(spool_root)) == [made.path]

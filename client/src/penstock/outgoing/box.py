@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import re
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import Any
 
 from penstock.address import Address
 from penstock.outgoing import snapshot
+from penstock.outgoing.tally import Tally
 from penstock.spool import owner, places
 from penstock.spool.owner import Owner
 
@@ -68,16 +68,16 @@ class Entry:
 class Box:
     """A box of this process's own, made when the first file comes; or, by `claim`, one that is left."""
 
+    path: Path | None = None
+
     def __init__(self, root: str | os.PathLike[str] | None, run_id: str, address: Address, *, durable: bool) -> None:
-        self.path: Path | None = None
         self.run_id = run_id
         self.address = address
-        self.bytes = 0  # of the disk's
         self._root = root
         self._durable = durable
         self._owner: Owner | None = None
         self._numbers = itertools.count(1)
-        self._counting = threading.RLock()
+        self._bytes = Tally()
 
     @classmethod
     def claim(cls, directory: Path) -> Box | None:
@@ -93,6 +93,11 @@ class Box:
         self = cls(directory.parent.parent, run_id, address, durable=False)
         self.path, self._owner = directory, claimed
         return self
+
+    @property
+    def held(self) -> int:
+        """How many bytes of the disk its entries take."""
+        return self._bytes.sum
 
     # Putting in. Each raises OSError, and then there is no entry.
 
@@ -132,8 +137,7 @@ class Box:
                     entry.file.unlink()
             raise
         if entry.ours:
-            with self._counting:
-                self.bytes += entry.size
+            self._bytes.add(entry.size)
         return entry
 
     def _say(self, file: Path, told: dict[str, Any]) -> None:
@@ -151,22 +155,23 @@ class Box:
         above.mkdir(mode=0o700, exist_ok=True)
         place = above / f"{uuid.UUID(self.run_id).hex}.{os.urandom(8).hex()}"
         place.mkdir(mode=0o700)
+        home: Path | None = None
         claimed = None
         try:
-            claimed = Owner.claim(place)
+            if (claimed := Owner.claim(place)) is None:
+                raise OSError(f"another process writes to {place}")
             self._say(place / _HEAD, {"run_id": self.run_id, **asdict(self.address)})
-            # Another thread, or a signal handler, may have made one meanwhile.
-            if self.path is None and claimed is not None:
-                self.path, self._owner = place, claimed
+            # One step: another thread, or a signal handler, may have made one meanwhile.
+            home = self.__dict__.setdefault("path", place)
+            if home is place:
+                self._owner = claimed
+            return home
         finally:
-            if self.path != place:
+            if home is not place:
                 with suppress(OSError):
                     remove(place)
                 if claimed is not None:
                     claimed.release()
-        if self.path is None:
-            raise OSError(f"another process writes to {place}")
-        return self.path
 
     # Taking out. None of these raises.
 
@@ -195,8 +200,7 @@ class Box:
         if entry.ours and entry.file is not None:
             with suppress(OSError):
                 entry.file.unlink()
-            with self._counting:
-                self.bytes -= entry.size
+            self._bytes.add(-entry.size)
 
     def release(self) -> None:
         """Leave it to others; an empty one is removed."""

@@ -2,10 +2,15 @@
 
 Entries are sent in the order in which they were logged; of two for the same path the later is sent after the earlier,
 or instead of it. What the server cannot take now is tried again without end, what it never will is told.
+
+Who logs may be a signal handler that waits for the end, and the frame that it interrupts may be one of `add`'s. So
+whoever logs holds no lock that the threads take, and after each step of `add` and `start` a handler finds things as
+they must be for all to be sent.
 """
 
 from __future__ import annotations
 
+import _thread
 import logging
 import queue
 import random
@@ -17,6 +22,7 @@ from typing import Protocol
 
 from penstock import errors
 from penstock.outgoing.box import Entry
+from penstock.outgoing.tally import Tally
 from penstock.session import Pace
 
 _log = logging.getLogger("penstock")
@@ -82,13 +88,15 @@ class Courier:
         self._refused = refused
         self._patient = patient
         self._offline = offline
-        # Reentrant: a signal handler may log a file while we are in here.
-        self._lock = threading.RLock()
         self._waiting: dict[int, Entry] = {}  # by number; those that are being sent, too
+        self._open: set[int] = set()  # numbers of those that nobody sends yet
         self._newest: dict[str, Entry] = {}
+        self._threads = Tally()
+        self._unmanned = False  # no thread was to be had
+        self._lock = threading.Lock()  # the threads'
+        self._line: dict[int, Entry] = {}  # what they have seen of `_waiting`
         self._under_way: dict[str, Entry] = {}
         self._sent: dict[int, int] = {}  # bytes of those that are being sent
-        self._threads: set[threading.Thread] = set()
         self._stopping = _Stop()
         self._closed = False
         self._random = random.Random()  # its own: training may have seeded the common one
@@ -97,13 +105,12 @@ class Courier:
 
     def add(self, entry: Entry) -> None:
         """Send this, too. One that waits for the same path is not needed any more, if nothing can happen to this."""
-        with self._lock:
-            earlier = self._newest.get(entry.path)
-            self._waiting[entry.number] = self._newest[entry.path] = entry
-            instead = earlier is not None and entry.ours and self._under_way.get(entry.path) is not earlier
-            if instead and earlier is not None:
-                self._waiting.pop(earlier.number, None)
-        if instead and earlier is not None:
+        earlier = self._newest.get(entry.path)
+        self._newest[entry.path] = entry
+        self._open.add(entry.number)
+        self._waiting[entry.number] = entry
+        if earlier is not None and entry.ours and self._claim(earlier):
+            self._forget(earlier)
             self._done(earlier)
         self.start()
 
@@ -112,18 +119,22 @@ class Courier:
         if self._offline:
             return
         try:
-            with self._lock:
-                while not self._stopping.is_set() and len(self._threads) < min(THREADS, len(self._waiting)):
-                    thread = threading.Thread(target=self._work, name=f"penstock's files {self._run_id}", daemon=True)
-                    thread.start()
-                    self._threads.add(thread)
+            while not self._stopping.is_set() and self._threads.sum < min(THREADS, len(self._waiting)):
+                # Not by `threading`: that holds a lock for a moment without which no thread begins.
+                _thread.start_new_thread(self._work, ())
+                self._threads.add(1)  # not before: a handler would count on one that does not begin
+                self._unmanned = False
         except RuntimeError as error:  # no more threads, or the interpreter is ending
+            self._unmanned = True
             self.trouble = f"cannot start a thread that sends: {error}"
 
     @property
     def settled(self) -> bool:
         """Whether nothing more will be sent of what is here."""
-        return not self._waiting or bool(self.parked) or self._stopping.is_set() or not self._threads
+        if not self._waiting or self.parked or self._stopping.is_set():
+            return True
+        idle = not self._open or self._offline or self._unmanned
+        return idle and not self._under_way and self._threads.sum <= 0
 
     @property
     def left(self) -> list[Entry]:
@@ -136,7 +147,7 @@ class Courier:
         return self.bytes + sum(list(self._sent.values()))
 
     def wait(self, seconds: float) -> None:
-        """Until something has been sent, or will not be, or so long."""
+        """Until nothing more will be sent, or so long."""
         with suppress(queue.Empty):
             self._news.get(timeout=max(0.0, seconds))
 
@@ -147,14 +158,21 @@ class Courier:
         if not closed:
             self._way.close()
         until = time.monotonic() + timeout
-        for thread in list(self._threads):
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, until - time.monotonic()))
+        while self._threads.sum > 0 and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _claim(self, entry: Entry) -> bool:
+        """Whether it is for the caller, and nobody else, to send it or to leave it out."""
+        try:
+            self._open.remove(entry.number)
+        except KeyError:
+            return False
+        return True
 
     # The threads.
 
     def _work(self) -> None:
-        while (entry := self._take()) is not None:
+        while (entry := self._take() or self._leave()) is not None:
             try:
                 self._deliver(entry)
             except Exception:  # noqa: BLE001  a bug of ours must not end the sending of the others
@@ -163,25 +181,50 @@ class Courier:
                 with self._lock:
                     self._under_way.pop(entry.path, None)
                     self._sent.pop(entry.number, None)
-                self._news.put(None)
+            self._tell_settled()
 
     def _take(self) -> Entry | None:
         """The next whose path is not being sent to. None: this thread is not needed any more."""
         with self._lock:
-            if not self._stopping.is_set() and not self.parked:
-                for entry in self._waiting.values():
-                    if entry.path not in self._under_way:
-                        self._under_way[entry.path] = entry
-                        return entry
-            self._threads.discard(threading.current_thread())
-        self._news.put(None)
+            if self._stopping.is_set() or self.parked:
+                return None
+            entry = self._next()
+            if entry is None:
+                self._line = self._waiting.copy()
+                entry = self._next()
+            return entry
+
+    def _next(self) -> Entry | None:
+        """The next in line; it is under way from here on."""
+        while entry := next((each for each in self._line.values() if each.path not in self._under_way), None):
+            del self._line[entry.number]
+            self._under_way[entry.path] = entry
+            if self._claim(entry):
+                return entry
+            del self._under_way[entry.path]
         return None
+
+    def _leave(self) -> Entry | None:
+        """None: this thread is not counted on any more. What came while it was has been left to it."""
+        self._threads.add(-1)
+        entry = self._take()
+        if entry is not None:
+            self._threads.add(1)
+        else:
+            self._tell_settled()
+        return entry
+
+    def _tell_settled(self) -> None:
+        if self.settled and self._news.empty():
+            self._news.put(None)
 
     def _deliver(self, entry: Entry) -> None:
         tries = 0
         while not self._stopping.is_set() and not self.parked:
             tries += 1
             wait = 0.0
+            patient = self._patient()  # asked before the server is
+            self._sent.pop(entry.number, None)
             if problem := entry.problem():
                 self._refuse(entry, problem)
                 return
@@ -193,7 +236,7 @@ class Courier:
                 if self._stopping.is_set():
                     return
                 self.trouble = str(error)
-                if self._is_final(entry, error, tries):
+                if self._is_final(entry, error, tries, patient):
                     return
                 told = error.facts.get("retry-after-ms", "")
                 wait = min(int(told) / 1000, 300.0) if told.isdecimal() else 0.0
@@ -211,7 +254,7 @@ class Courier:
                 return
             self._sleep(max(wait, self._backoff(tries)))
 
-    def _is_final(self, entry: Entry, error: errors.PenstockError, tries: int) -> bool:
+    def _is_final(self, entry: Entry, error: errors.PenstockError, tries: int, patient: bool) -> bool:
         """Whether there is no sense in another try; if so, that has been seen to."""
         name = error.facts.get("penstock-error", "")
         match error:
@@ -220,7 +263,7 @@ class Courier:
             case errors.SourceChanged():
                 self._refuse(entry, str(error))
             case errors.NotFound() if name:
-                if self._patient():
+                if patient:
                     return False
                 self._park(str(error))
             case errors.FailedPrecondition() | errors.PermissionDenied() if name in ("NotActive", "PermissionDenied"):
@@ -239,10 +282,9 @@ class Courier:
         self._refused(entry, reason)
 
     def _forget(self, entry: Entry) -> None:
-        with self._lock:
-            self._waiting.pop(entry.number, None)
-            if self._newest.get(entry.path) is entry:
-                del self._newest[entry.path]
+        self._waiting.pop(entry.number, None)
+        if self._newest.get(entry.path) is entry:
+            self._newest.pop(entry.path, None)  # should it be a later one by now, that is sent in vain at worst
 
     def _park(self, reason: str) -> None:
         self.parked = reason

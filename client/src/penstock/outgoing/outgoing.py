@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from penstock.bars import files_of
 from penstock.outgoing import snapshot
 from penstock.outgoing.box import Box, Entry
 from penstock.outgoing.courier import Courier
+from penstock.outgoing.tally import Tally
 from penstock.outgoing.way import GrpcWay
 from penstock.session import Pace
 from penstock.spool.retention import Limits
@@ -67,8 +67,7 @@ class Outgoing:
         self._run_id = run_id
         self._limits = limits
         self._offline = offline
-        self._memory = 0  # bytes
-        self._lock = threading.RLock()
+        self._memory = Tally()  # bytes
         self._told: set[str] = set()
 
     # For the threads that log. Each raises Unlogged.
@@ -104,7 +103,7 @@ class Outgoing:
                 raise OSError(f"{self._limits.disk:,} bytes are waiting to be sent; spool_bytes=")
             entry = self.box.keep(data, path)
         except OSError as error:
-            if self._memory + len(data) > self._limits.memory:
+            if self._memory.sum + len(data) > self._limits.memory:
                 raise Unlogged(
                     "room", f"neither the disk ({_reason(error)}) nor memory has room for {path!r}; it is LOST"
                 ) from error
@@ -113,8 +112,7 @@ class Outgoing:
                 f"the disk does not take what is logged as {path!r} ({_reason(error)}); it is kept in memory, and LOST "
                 "if this process ends before it is sent",
             )
-            with self._lock:
-                self._memory += len(data)
+            self._memory.add(len(data))
             entry = Entry(self.box.number(), path, len(data), data=data)
         self.courier.add(entry)
 
@@ -134,7 +132,7 @@ class Outgoing:
         return None
 
     def _has_room(self, size: int) -> bool:
-        return self.box.bytes + size <= self._limits.disk
+        return self.box.held + size <= self._limits.disk
 
     def _check_open(self) -> None:
         if self.courier.parked:
@@ -186,12 +184,11 @@ class Outgoing:
         self.courier.stop(timeout)
         self.box.release()
 
-    # In the courier's threads.
+    # In the courier's threads, or those that log.
 
     def _done(self, entry: Entry) -> None:
         if entry.file is None:
-            with self._lock:
-                self._memory -= entry.size
+            self._memory.add(-entry.size)
         self.box.drop(entry)
 
     def _was_refused(self, entry: Entry, reason: str) -> None:
