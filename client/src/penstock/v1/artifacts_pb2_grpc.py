@@ -111,10 +111,11 @@ class ArtifactServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UploadArtifact(self, request_iterator, context):
-        """Brings a file in: a header, then the bytes in chunks of any size, then, if the digest was not known before, a
-        trailer. Answered when the artifact is stored and visible. What is stored of a broken upload is kept for a day:
-        BeginUpload tells how far it got. INVALID_ARGUMENT when size or digest are not those that were told, and ABORTED
-        when the upload that it goes on with is not there any more.
+        """Brings a file in: a header, then the bytes in chunks of any size, then a trailer, which may be left out when the
+        header has the digest, or when the size is known and the file comes from its beginning. Answered when the artifact
+        is stored and visible. What is stored of a broken upload is kept for a day: BeginUpload tells how far it got.
+        INVALID_ARGUMENT when size or digest are not those that were told, and ABORTED when the upload that it goes on with
+        is not there any more.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
