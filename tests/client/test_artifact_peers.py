@@ -15,11 +15,12 @@ import grpc
 import pytest
 
 import penstock
-from penstock import errors
+from penstock import direct, errors
 from penstock.downloads import SMALL
 from penstock.v1 import artifacts_pb2 as pb
 from penstock.v1.artifacts_pb2_grpc import ArtifactServiceServicer, add_ArtifactServiceServicer_to_server
 from penstock.wire import CHUNK, chunk_in, chunk_message
+from s3_front import Front, Reply, front, refusal
 
 RUN = 32 * "0"
 DATA = b"what is asked for"
@@ -40,6 +41,7 @@ class Liar(ArtifactServiceServicer):
         self.calls: Counter[str] = Counter()
         self.headers: list[pb.UploadHeader] = []
         self.route = pb.ARTIFACT_ROUTE_SERVER
+        self.store = ""  # where signed parts go
         self.asked: Callable[[], object] = lambda: None  # with each StatArtifact and DownloadArtifact
 
     def artifact(self, path: str) -> pb.Artifact:
@@ -77,6 +79,19 @@ class Liar(ArtifactServiceServicer):
     def BeginUpload(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls["begin"] += 1
         return pb.BeginUploadResponse(upload_id=f"{self.calls['begin']}", part_bytes=8 << 20, route=self.route)
+
+    def SignUploadParts(self, request: Any, context: Any) -> Any:  # noqa: N802
+        numbers = range(request.first, request.first + request.count)
+        return pb.SignUploadPartsResponse(urls=[f"{self.store}/{request.upload_id}/{number}" for number in numbers])
+
+    def CompleteUpload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.calls["complete"] += 1
+        assert [part.number for part in request.parts] == [1, 2, 3]
+        return pb.CompleteUploadResponse(artifact=pb.Artifact(path=request.upload_id, sha256=request.sha256))
+
+    def AbortUpload(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.calls["abort"] += 1
+        return pb.AbortUploadResponse()
 
     def UploadArtifact(self, requests: Any, context: Any) -> Any:  # noqa: N802
         self.headers.append(next(requests).header)
@@ -249,6 +264,43 @@ def test_what_passes_is_tried_again(
     if size > CHUNK:
         # What is gone on with is one's own, and all that is known of the bytes is told.
         assert [header.upload_id for header in liar.headers] == ["1", "2", "3"]
+
+
+@pytest.fixture
+def store(liar: Liar) -> Iterator[Front]:
+    """Takes parts, of an upload in three."""
+    with front() as store:
+        liar.route, liar.store = pb.ARTIFACT_ROUTE_SIGNED, store.endpoint
+        yield store
+
+
+TAKEN = Reply(200, headers={"ETag": "its tag"})
+
+
+def test_parts_are_waited_for_whatever_the_patience_is(client: penstock.Client, liar: Liar, store: Front) -> None:
+    data = bytes(20 << 20)
+    store.replies.extend([TAKEN, refusal(503, "SlowDown"), refusal(503, "SlowDown"), TAKEN, TAKEN])
+    assert client.upload_artifact(RUN, data, "a", patience=0).sha256 == hashlib.sha256(data).hexdigest()
+    assert len(store.asked) == 5
+    assert liar.calls == {"begin": 1, "complete": 1}
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_this_process_goes_on_with_parts_that_are_there(
+    client: penstock.Client, liar: Liar, store: Front, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    monkeypatch.setattr(direct, "_PARTS", 1)
+    stop = threading.Event()
+    store.replies.extend([TAKEN] * 4)
+    with pytest.raises(errors.Stopped):
+        client.upload_artifact(RUN, bytes(20 << 20), "a", stop=stop, progress=lambda _: stop.set())
+    data = (b"x" if changed else b"\0") + bytes((20 << 20) - 1)
+    moved: list[int] = []
+    artifact = client.upload_artifact(RUN, data, "a", progress=moved.append)
+    assert (artifact.path, artifact.sha256) == ("1", hashlib.sha256(data).hexdigest())
+    assert sum(moved) == 20 << 20
+    assert [asked.path for asked in store.asked] == ["/1/1?", "/1/1?", "/1/2?", "/1/3?"][0 if changed else 1 :]
+    assert liar.calls == {"begin": 1, "complete": 1}
 
 
 @pytest.mark.parametrize("size", [10, 3 << 20])

@@ -561,7 +561,7 @@ def test_beside_forks_bytes_go_by_a_relay(
 ) -> None:
     wire = Wire(client._artifacts, beside_forks=True)
     for size in (10, 9 * MIB):
-        artifact = uploads.upload(wire, run_id, content(size), "a.bin")
+        artifact = uploads.upload_artifact(wire, run_id, content(size), "a.bin")
         assert artifact.sha256 == hashlib.sha256(content(size)).hexdigest()
     wire.close()
 
@@ -576,11 +576,11 @@ def test_a_connection_that_is_closed_ends_what_goes_over_it(client: penstock.Cli
     for size in (10, 40 * MIB):
         stop.clear()
         with contextlib.suppress(errors.Stopped):  # what is small may have been there before
-            uploads.upload(wire, run_id, content(size), "a.bin", progress=close, stop=stop, patience=None)
+            uploads.upload_artifact(wire, run_id, content(size), "a.bin", progress=close, stop=stop, patience=None)
     channel = wire._channels.to(wire.address)
     channel.close()
     with pytest.raises(errors.Unavailable, match="was closed here"):
-        uploads.upload(wire, run_id, content(size), "a.bin", patience=0)
+        uploads.upload_artifact(wire, run_id, content(size), "a.bin", patience=0)
 
 
 def test_artifacts_may_be_on_another_server(

@@ -15,10 +15,11 @@ import ssl
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from penstock.effort import Effort
+from penstock.effort import PATIENCE, Effort
 from penstock.errors import Changed, FailedPrecondition, PenstockError, ServerError, Unavailable, UploadGone
 from penstock.parallel import in_parallel
 from penstock.sources import Source
@@ -26,6 +27,7 @@ from penstock.v1 import artifacts_pb2 as pb
 from penstock.wire import CHUNK, Wire
 
 _PARTS = 4  # at once, of one file
+_UNFINISHED = 100  # uploads that are remembered
 _SIGNED = 100  # addresses asked for at once
 _TIMEOUT = 60.0  # seconds for a connection, and between two signs of life
 _PIECE = 64 << 10  # bytes given to a connection at once: its limit of time is that of each
@@ -42,8 +44,8 @@ _room = threading.BoundedSemaphore(_ROOM)
 
 
 def _in_child() -> None:
-    global _room  # noqa: PLW0603  its own: the parent's uploads are not here
-    _room = threading.BoundedSemaphore(_ROOM)
+    global _room, unfinished  # its own: the parent's uploads are not here
+    _room, unfinished = threading.BoundedSemaphore(_ROOM), Unfinished()
 
 
 if hasattr(os, "register_at_fork"):
@@ -60,10 +62,9 @@ class Http:
     def __init__(self) -> None:
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
 
-    def put(self, url: str, data: bytes) -> str:
+    def put(self, url: str, data: bytes, md5: bytes) -> str:
         """Sends a part. Returns its ETag."""
-        md5 = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        headers = {"Content-MD5": md5, "Content-Length": str(len(data))}
+        headers = {"Content-MD5": base64.b64encode(md5).decode(), "Content-Length": str(len(data))}
         view = memoryview(data)
         pieces = (view[at : at + _PIECE] for at in range(0, len(data), _PIECE))
         where, connection, response = self._ask("PUT", url, headers, pieces)
@@ -164,6 +165,34 @@ def _refusal(where: SplitResult, status: int, body: bytes) -> PenstockError:
     return FailedPrecondition(told)
 
 
+@dataclass
+class Begun:
+    """An upload that the server has begun, and what the store has of it."""
+
+    answer: pb.BeginUploadResponse
+    parts: dict[int, tuple[bytes, str]] = field(default_factory=dict)  # MD5 and ETag, by number
+
+
+class Unfinished:
+    """Uploads that broke off, for this process to go on with: nobody else knows what the store has answered."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[object, ...], Begun] = {}
+
+    def keep(self, key: tuple[object, ...], begun: Begun) -> None:
+        """Until it is taken. The oldest are forgotten, and swept up by the server in a day."""
+        self._of[key] = begun
+        for old in list(self._of)[:-_UNFINISHED]:
+            self._of.pop(old, None)
+
+    def take(self, key: tuple[object, ...]) -> Begun | None:
+        """For one to go on with it."""
+        return self._of.pop(key, None)
+
+
+unfinished = Unfinished()
+
+
 class SignedParts:
     """One file on its way to the store, in parts, a few at once."""
 
@@ -171,7 +200,7 @@ class SignedParts:
         self,
         wire: Wire,
         run_id: str,
-        begun: pb.BeginUploadResponse,
+        begun: Begun,
         source: Source,
         effort: Effort,
         progress: Callable[[int], None],
@@ -179,24 +208,31 @@ class SignedParts:
         """`progress` is told how many bytes are there."""
         self._wire = wire
         self._run_id = run_id
-        self._upload_id = begun.upload_id
-        self._part_bytes = begun.part_bytes
+        self._upload_id = begun.answer.upload_id
+        self._part_bytes = begun.answer.part_bytes
+        self._there = begun.parts
         self._source = source
         self._effort = effort
         self._progress = progress
         self._http = Http()
         self._lock = threading.Lock()
         self._urls: dict[int, str] = {}
-        self._count = -(-source.size // begun.part_bytes)
+        self._count = -(-source.size // begun.answer.part_bytes)
         self._sent = 0
 
     def put(self) -> list[pb.CompleteUploadRequest.Part]:
-        """Send all. What the store has answered, in turn. Raises UploadGone, FailedPrecondition, and as `Effort`."""
+        """Send what is not there. What the store has answered, in turn.
+
+        Raises UploadGone, FailedPrecondition, and as `Effort`, with the usual patience at least: of an upload that is
+        given up everything has to be sent again.
+        """
         try:
-            parts = in_parallel(self._put, self._parts(), min(_PARTS, self._count), self._effort)
+            in_parallel(self._put, self._parts(), min(_PARTS, self._count), self._effort)
         finally:
             self._http.close()
-        return sorted(parts, key=lambda part: part.number)
+        return [
+            pb.CompleteUploadRequest.Part(number=number, etag=etag) for number, (_, etag) in sorted(self._there.items())
+        ]
 
     def _parts(self) -> Iterator[tuple[int, bytes]]:
         """In turn, each when there is room for it."""
@@ -211,26 +247,28 @@ class SignedParts:
                 raise
             yield number, data
 
-    def _put(self, part: tuple[int, bytes]) -> pb.CompleteUploadRequest.Part:
+    def _put(self, part: tuple[int, bytes]) -> None:
         number, data = part
         try:
-            etag = self._effort.persist(lambda: self._try(number, data), over=UploadGone)
+            md5 = hashlib.md5(data, usedforsecurity=False).digest()
+            if self._there.get(number, (b"",))[0] != md5:
+                etag = self._effort.persist(lambda: self._try(number, data, md5), over=UploadGone, least=PATIENCE)
+                self._there[number] = md5, etag
+                self._effort.advanced()
         finally:
             _room.release()
-        self._effort.advanced()
         with self._lock:
             self._sent += len(data)
             self._progress(self._sent)
-        return pb.CompleteUploadRequest.Part(number=number, etag=etag)
 
-    def _try(self, number: int, data: bytes) -> str:
+    def _try(self, number: int, data: bytes, md5: bytes) -> str:
         url = self._url(number, "")
         try:
-            return self._http.put(url, data)
+            return self._http.put(url, data, md5)
         except Expired:
             url = self._url(number, url)
         try:
-            return self._http.put(url, data)
+            return self._http.put(url, data, md5)
         except Expired as error:  # as fresh as it can be
             raise FailedPrecondition(str(error)) from None
 

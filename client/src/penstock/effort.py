@@ -59,8 +59,11 @@ class Effort:
         """Something is done for good: patience begins anew."""
         self._failing_since = None
 
-    def persist(self, work: Callable[[], T], over: type[Retryable] | tuple[()] = ()) -> T:
-        """What `work` returns, tried again while it raises Retryable, but not `over`. Raises Stopped, too."""
+    def persist(self, work: Callable[[], T], over: type[Retryable] | tuple[()] = (), *, least: float = 0.0) -> T:
+        """What `work` returns, tried again while it raises Retryable, but not `over`. Raises Stopped, too.
+
+        Whatever the patience is, it is at least `least` seconds here.
+        """
         tries = 0
         while True:
             self.check()
@@ -72,16 +75,16 @@ class Effort:
                 self.check()  # that may be why
                 failed = error.with_traceback(None)
             tries += 1
-            self.pause(failed, tries)
+            self.pause(failed, tries, least)
 
-    def pause(self, error: PenstockError, tries: int) -> None:
+    def pause(self, error: PenstockError, tries: int, least: float = 0.0) -> None:
         """Before it is tried again, for the `tries`-th time. Raises `error` when there is no patience left; Stopped."""
         now = time.monotonic()
         since = self._failing_since = self._failing_since or now
         told = error.facts.get("retry-after-ms", "")
         asked = min(int(told) / 1000, 300.0) if told.isdecimal() else 0.0
         wait = max(asked, min(_MOST, _LEAST * 2 ** min(tries, 10)) * self._random.uniform(0.5, 1.0))
-        if self._patience is not None and now + wait > since + self._patience:
+        if self._patience is not None and now + wait > since + max(self._patience, least):
             raise error
         while (left := now + wait - time.monotonic()) > 0:
             self.check()

@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock import direct
 from penstock.artifacts import Artifact, artifact_of
 from penstock.effort import PATIENCE, Effort, Progress
-from penstock.errors import NotFound, PenstockError, ServerError, TransferFailed, UploadGone
+from penstock.errors import NotFound, PenstockError, Retryable, ServerError, Stopped, TransferFailed, UploadGone
 from penstock.parallel import in_parallel, kept
 from penstock.paths import artifact_directory, artifact_path
 from penstock.sources import Source
@@ -23,35 +23,6 @@ FILES = 16  # at once
 _NO_DIGEST = bytes(32)  # of anything
 _ABORT_TIMEOUT = 5.0  # seconds
 _READ_BACK = 10 << 20  # bytes a second, at least, where a server checks what is stored before it answers
-
-
-def upload(
-    wire: Wire,
-    run_id: str,
-    source: Path | bytes,
-    path: str,
-    *,
-    media_type: str | None = None,
-    progress: Progress | None = None,
-    stop: threading.Event | None = None,
-    patience: float | None = PATIENCE,
-) -> Artifact:
-    """Bring a file, or bytes, to `path` in a run. Returns when it is stored and visible.
-
-    What is there already is not sent; what is stored of an upload that broke off is not sent again. Goes on trying
-    until nothing has advanced for `patience` seconds; None: until it is stopped; 0: no second time. `progress` and
-    `stop` are as `effort.Effort` has them.
-
-    Raises:
-        OSError: the file cannot be read, or is not there.
-        ValueError: it is no file, or the path can never be one of an artifact.
-        SourceChanged: it was written to meanwhile; nothing of it is visible.
-        Stopped: `stop` was set.
-        Retryable: (Unavailable, Busy, TimedOut) the server or its store were away for too long.
-        PenstockError: the server does not take it: NotFound, where there is no such run; FailedPrecondition, where
-            that is deleted, or the store cannot be used; InvalidArgument, PermissionDenied, ServerError.
-    """
-    return upload_by(wire, run_id, source, artifact_path(path), media_type, Effort(patience, progress, stop))
 
 
 def upload_artifact(
@@ -67,8 +38,9 @@ def upload_artifact(
 ) -> Artifact:
     """Bring a file, or bytes, into a run. Returns the artifact when it is stored and visible.
 
-    What is at the path already is replaced as a whole, or not sent when it is the same. What is stored of an upload
-    that broke off in the last day is not sent again, also by another process.
+    What is at the path already is replaced as a whole, or not stored again when it is the same; above 1 MiB it is not
+    sent either. What is stored of an upload that broke off in the last day is not sent again, also by another process;
+    where files go straight to the store, by this process only.
 
     Args:
         run_id: which run.
@@ -78,13 +50,17 @@ def upload_artifact(
         progress: called with the bytes done since its last call, from any thread; with a negative number when some
             have to be sent again.
         stop: once it is set, this ends with `errors.Stopped`.
-        patience: how many seconds nothing may advance before it gives up; None: it never does.
+        patience: how many seconds nothing may advance before it gives up; None: it never does; 0: no second time.
+            What goes straight to a store is tried for sixty seconds at least.
 
     Raises:
         ValueError: a path that cannot be one of an artifact, or a source that is no file.
         OSError: the file cannot be read.
         errors.SourceChanged: the file was written to meanwhile. Nothing of it is visible.
+        errors.Stopped: `stop` was set.
         errors.Retryable: the server or its store were away for too long.
+        errors.PenstockError: the server does not take it: NotFound, where there is no such run; FailedPrecondition,
+            where that is deleted, or the store cannot be used; InvalidArgument, PermissionDenied, ServerError.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         if path is None:
@@ -93,7 +69,7 @@ def upload_artifact(
     else:
         given = Path(source)
     where = artifact_path(given.name if path is None and isinstance(given, Path) else path or "")
-    return upload_by(wire, run_id, given, where, media_type, Effort(patience, progress, stop))
+    return _upload(wire, run_id, given, where, media_type, Effort(patience, progress, stop))
 
 
 def upload_artifacts(
@@ -125,7 +101,7 @@ def upload_artifacts(
     def one(relative: str) -> None:
         try:
             where = artifact_path(f"{prefix}/{relative}" if prefix else relative)
-            done.append(upload_by(wire, run_id, root / relative, where, None, effort))
+            done.append(_upload(wire, run_id, root / relative, where, None, effort))
         except (PenstockError, OSError, ValueError) as error:
             failures[relative] = kept(error)
 
@@ -149,10 +125,9 @@ def files_below(root: Path) -> Iterator[str]:
             yield (Path(directory) / name).relative_to(root).as_posix()
 
 
-def upload_by(
+def _upload(
     wire: Wire, run_id: str, source: Path | bytes, path: str, media_type: str | None, effort: Effort
 ) -> Artifact:
-    """As `upload`, as part of an effort."""
     with Source(source) as opened:
         return _Upload(wire, run_id, opened, path, media_type or "", effort).work()
 
@@ -167,6 +142,7 @@ class _Upload:
         self._path = path
         self._media_type = media_type
         self._effort = effort
+        self._key = (wire.address, run_id, path, source.size, media_type)  # of what may be left of it
         self._looked = False  # at what is there already
         self._upload_id = ""  # of our own, to be gone on with
         self._stored = 0  # bytes that the server had at the best of times
@@ -220,6 +196,8 @@ class _Upload:
                 for _ in self._source.chunks():  # hashes them
                     self._effort.check()
             self._looked = True
+        if (left := direct.unfinished.take(self._key)) is not None:
+            return self._straight(left)
         message = pb.BeginUploadRequest(
             run_id=self._run_id,
             path=self._path,
@@ -236,7 +214,7 @@ class _Upload:
                 self._upload_id = begun.upload_id
                 return self._send(begun.upload_id, self._agreed(begun))
             case pb.ARTIFACT_ROUTE_SIGNED | pb.ARTIFACT_ROUTE_FILE:
-                return self._straight(begun)
+                return self._straight(direct.Begun(begun))
         raise ServerError(f"the server names a way for the bytes (route {begun.route}) that this client does not know")
 
     def _same_size(self) -> bool:
@@ -308,27 +286,33 @@ class _Upload:
         stream.moved(STALL + self._source.size / _READ_BACK)
         yield _trailer(self._source.digest())
 
-    def _straight(self, begun: pb.BeginUploadResponse) -> Artifact:
+    def _straight(self, begun: direct.Begun) -> Artifact:
         """To the store itself; the server hears of it when all is there."""
-        upload = {"run_id": self._run_id, "upload_id": begun.upload_id}
+        upload = {"run_id": self._run_id, "upload_id": begun.answer.upload_id}
         try:
-            if begun.route == pb.ARTIFACT_ROUTE_FILE:
-                direct.write_file(begun.file_uri, self._source, self._effort, self._progress)
-                parts = []
-            else:
-                signed = direct.SignedParts(self._wire, self._run_id, begun, self._source, self._effort, self._progress)
-                parts = signed.put()
+            parts = self._bring(begun)
             self._source.check()
             complete = pb.CompleteUploadRequest(**upload, sha256=self._source.digest(), parts=parts)
-            patience = STALL + self._source.size / _READ_BACK
-            answer = self._effort.persist(lambda: self._wire.ask("CompleteUpload", complete, patience), UploadGone)
+            timeout = STALL + self._source.size / _READ_BACK
+            answer = self._effort.persist(
+                lambda: self._wire.ask("CompleteUpload", complete, timeout), UploadGone, least=PATIENCE
+            )
         except UploadGone:
             raise
-        except BaseException:
+        except BaseException as error:
+            if begun.parts and isinstance(error, (Retryable, Stopped)):
+                direct.unfinished.keep(self._key, begun)
+                raise
             with suppress(PenstockError):  # else it is swept up in a day
                 self._wire.ask("AbortUpload", pb.AbortUploadRequest(**upload), _ABORT_TIMEOUT)
             raise
         return artifact_of(answer.artifact)
+
+    def _bring(self, begun: direct.Begun) -> list[pb.CompleteUploadRequest.Part]:
+        if begun.answer.route == pb.ARTIFACT_ROUTE_SIGNED:
+            return direct.SignedParts(self._wire, self._run_id, begun, self._source, self._effort, self._progress).put()
+        direct.write_file(begun.answer.file_uri, self._source, self._effort, self._progress)
+        return []
 
 
 def _trailer(sha256: bytes) -> bytes:
