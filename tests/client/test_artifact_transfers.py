@@ -155,8 +155,18 @@ def test_what_is_there_is_not_sent_again(
     assert client.read_artifact(run_id, "a.bin") == content(size, 1)
 
 
-def test_what_is_here_is_not_fetched_again(far: penstock.Client, line: Line, run_id: str, tmp_path: Path) -> None:
-    big, small = file(tmp_path / "d" / "big", SMALL + 1), file(tmp_path / "d" / "small", 10)
+def test_what_is_here_or_there_is_not_moved_again(
+    far: penstock.Client, line: Line, run_id: str, tmp_path: Path
+) -> None:
+    big, small = file(tmp_path / "d" / "big", SMALL + 1), file(tmp_path / "d" / "small", 300_000)
+    first = far.upload_artifacts(run_id, tmp_path / "d")
+    sent, moved = line.up, []
+    assert far.upload_artifacts(run_id, tmp_path / "d", progress=moved.append) == first
+    assert line.up - sent < 20_000
+    assert sum(moved) == SMALL + 300_001
+    small.write_bytes(content(300_000, 1))  # as large, and another
+    assert far.upload_artifacts(run_id, tmp_path / "d")[1].sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
+    small.write_bytes(content(10))
     far.upload_artifacts(run_id, tmp_path / "d")
     fetched = line.down
     assert far.download_artifacts(run_id, "", tmp_path / "d") == tmp_path / "d"

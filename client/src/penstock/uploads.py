@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from penstock import direct
-from penstock.artifacts import Artifact, artifact_of
+from penstock.artifacts import Artifact, artifact_of, list_artifacts
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import NotFound, PenstockError, Retryable, ServerError, Stopped, TransferFailed, UploadGone
 from penstock.parallel import in_parallel, kept
@@ -84,10 +84,11 @@ def upload_artifacts(
 ) -> list[Artifact]:
     """Bring all files below a directory into a run, below `path`; sixteen at once. Returns them sorted by path.
 
-    A link to a file is taken for the file; one to a directory is left out, for it may lead in a circle. The other
-    arguments are those of `upload_artifact`.
+    What is there already and the same is not sent. A link to a file is taken for the file; one to a directory is left
+    out, for it may lead in a circle. The other arguments are those of `upload_artifact`.
 
     Raises:
+        errors.NotFound: there is no such run.
         OSError, ValueError: it is no directory, or `path` none of a run.
         errors.TransferFailed: some files could not be uploaded; all others are. Its `failures` says which and why.
     """
@@ -95,13 +96,18 @@ def upload_artifacts(
     found = list(files_below(root))
     effort = Effort(patience, progress, stop)
 
+    there = (
+        {each.path: each for each in effort.persist(lambda: wire.carry(list_artifacts(run_id, prefix, recursive=True)))}
+        if found
+        else {}
+    )
     done: list[Artifact] = []
     failures: dict[str, Exception] = {}
 
     def one(relative: str) -> None:
         try:
             where = artifact_path(f"{prefix}/{relative}" if prefix else relative)
-            done.append(_upload(wire, run_id, root / relative, where, None, effort))
+            done.append(_upload(wire, run_id, root / relative, where, None, effort, there.get(where)))
         except (PenstockError, OSError, ValueError) as error:
             failures[relative] = kept(error)
 
@@ -126,22 +132,39 @@ def files_below(root: Path) -> Iterator[str]:
 
 
 def _upload(
-    wire: Wire, run_id: str, source: Path | bytes, path: str, media_type: str | None, effort: Effort
+    wire: Wire,
+    run_id: str,
+    source: Path | bytes,
+    path: str,
+    media_type: str | None,
+    effort: Effort,
+    there: Artifact | None = None,
 ) -> Artifact:
+    """`there` is what is known to be at the path."""
     with Source(source) as opened:
-        return _Upload(wire, run_id, opened, path, media_type or "", effort).work()
+        return _Upload(wire, run_id, opened, path, media_type or "", effort, there).work()
 
 
 class _Upload:
     """One file on its way."""
 
-    def __init__(self, wire: Wire, run_id: str, source: Source, path: str, media_type: str, effort: Effort) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        run_id: str,
+        source: Source,
+        path: str,
+        media_type: str,
+        effort: Effort,
+        there: Artifact | None,
+    ) -> None:
         self._wire = wire
         self._run_id = run_id
         self._source = source
         self._path = path
         self._media_type = media_type
         self._effort = effort
+        self._there = there
         self._key = (wire.address, run_id, path, source.size, media_type)  # of what may be left of it
         self._looked = False  # at what is there already
         self._upload_id = ""  # of our own, to be gone on with
@@ -170,6 +193,9 @@ class _Upload:
         """In one message: the server knows by the digest whether it is there already."""
         data = self._source.read(0, self._source.size)
         self._source.check()
+        there = self._there
+        if there is not None and (there.size, there.sha256) == (len(data), self._source.digest().hex()):
+            return there
         answer = self._wire.ask_raw("UploadArtifact", self._header(data=data), STALL)
         return artifact_of(pb.UploadArtifactResponse.FromString(answer).artifact)
 
