@@ -194,7 +194,7 @@ def test_nothing_that_is_not_ours_is_removed(made: Box, spool_root: Path) -> Non
 
 
 def test_a_box_that_threads_make_at_once_is_one(made: Box, spool_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is at the last step before the other takes it."""
+    """Neither finds one when it begins."""
     both = threading.Barrier(2)
     claim = Owner.claim
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.address import Address, parse_address
-from penstock.client import Client
 from penstock.errors import NotFound, PenstockError
 from penstock.runs import RunStatus
 from penstock.sender import Sender, State
@@ -163,6 +162,8 @@ def end_as_killed(
     Only runs whose spools in these roots are all sent. What has been logged last tells the time. Yields their ids,
     each with what kept it from being ended, or nothing.
     """
+    from penstock.client import Client  # noqa: PLC0415  who logs needs none of it
+
     runs: dict[tuple[str, Address], list[Path]] = {}
     unsettled: set[str] = set()
     for root in roots:

@@ -163,7 +163,7 @@ class ActiveRun(ArtifactLog):
     @property
     def rejected(self) -> list[Rejection]:
         """What the server refused for good: the last thousand refusals, and those of files."""
-        files = self._files.refusals if self._files is not None else ()
+        files = list(self._files.refusals) if self._files is not None else []  # in one step: threads add to it
         return [*self._sender.rejected, *(Rejection(1, 0, f"{path}: {reason}") for path, reason in files)]
 
     @property

@@ -37,7 +37,7 @@ class ArtifactLog:
 
     _files: Outgoing | None = None  # made with the first file
 
-    def log_artifact(self, local_path: LocalPath, artifact_path: str | None = None, *, copy: bool = True) -> None:
+    def log_artifact(self, local_path: LocalPath, artifact_path: LocalPath | None = None, *, copy: bool = True) -> None:
         """Log a file: `log_artifact("model.pt", "models")` makes `models/model.pt`. A directory, with all in it.
 
         It is copied at once, so you may change or delete it after this; with `copy=False` it is not, and has to stay
@@ -45,7 +45,7 @@ class ArtifactLog:
         """
         self._guarded(lambda: self._take(local_path, artifact_path, copy=copy, inside=False))
 
-    def log_artifacts(self, local_dir: LocalPath, artifact_path: str | None = None, *, copy: bool = True) -> None:
+    def log_artifacts(self, local_dir: LocalPath, artifact_path: LocalPath | None = None, *, copy: bool = True) -> None:
         """Log all files in a directory and below it, under their names there. As with `log_artifact`."""
         self._guarded(lambda: self._take(local_dir, artifact_path, copy=copy, inside=True))
 
@@ -94,10 +94,10 @@ class ArtifactLog:
             files = self.__dict__.setdefault("_files", made)
         return files
 
-    def _take(self, local_path: LocalPath, artifact_path: str | None, *, copy: bool, inside: bool) -> None:
+    def _take(self, local_path: LocalPath, artifact_path: LocalPath | None, *, copy: bool, inside: bool) -> None:
         self._at_home()
         local = Path(os.path.abspath(local_path))  # noqa: PTH100  `..` and `.` have names, links keep theirs
-        into = [artifact_path.replace("\\", "/").removesuffix("/")] if artifact_path else []
+        into = [os.fspath(artifact_path).replace("\\", "/").removesuffix("/")] if artifact_path else []
         if not local.is_dir():
             self._file(local, "/".join([*into, local.name]), copy=copy)
             return
@@ -153,9 +153,10 @@ class ArtifactLog:
             files.stop(timeout=1.0)
             return files.refused == 0
         offline = self._plan.offline
+        taken = offline and not files.lost
         _log.log(
-            logging.WARNING if offline else logging.ERROR, "run %s: %s%s", self.id, "offline; " * offline, files.fate()
+            logging.WARNING if taken else logging.ERROR, "run %s: %s%s", self.id, "offline; " * offline, files.fate()
         )
         if files.settled:
             files.stop(timeout=1.0)
-        return offline
+        return taken

@@ -46,6 +46,7 @@ class Entry:
     file: Path | None = None
     data: bytes = b""
     changed_ns: int | None = None  # of a file that is not ours: when it was last changed; it must stay so
+    noted: bool = False  # in a box, which others send when this process is gone
 
     @property
     def ours(self) -> bool:
@@ -136,6 +137,7 @@ class Box:
                 with suppress(OSError):
                     entry.file.unlink()
             raise
+        entry.noted = True
         if entry.ours:
             self._bytes.add(entry.size)
         return entry
@@ -195,6 +197,14 @@ class Box:
             self.drop(entry)
             return None
         return entry.file
+
+    def set_aside(self, name: str) -> None:
+        """An entry that is damaged: it is told once, and kept for a day. Not one that only cannot be read just now."""
+        if self.path is not None:
+            with suppress(OSError):
+                file = self.path / name
+                file.read_bytes()
+                file.replace(file.with_suffix(".refused"))
 
     def _unlink(self, entry: Entry) -> None:
         if entry.ours and entry.file is not None:
@@ -282,7 +292,7 @@ def remove(directory: Path) -> None:
 
 
 def _names(directory: Path, *endings: str) -> list[str]:
-    names = (name for name in os.listdir(directory) if name != _HEAD)  # noqa: PTH208
+    names = (name for name in os.listdir(directory) if _OURS.fullmatch(name) and name != _HEAD)  # noqa: PTH208
     found = (name for name in names if name.endswith(tuple(f".{each}" for each in endings)))
     return sorted(found, key=lambda name: (len(name), name))
 
@@ -295,7 +305,8 @@ def _entry(directory: Path, name: str) -> Entry | None:
         told = json.loads((directory / name).read_bytes())
         source = told.get("source")
         file = directory / f"{number[1]}.data" if source is None else Path(source)
-        return Entry(int(number[1]), str(told["path"]), int(told["size"]), file, changed_ns=told.get("changed_ns"))
+        changed_ns = told.get("changed_ns")
+        return Entry(int(number[1]), str(told["path"]), int(told["size"]), file, changed_ns=changed_ns, noted=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

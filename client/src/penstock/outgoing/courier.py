@@ -41,7 +41,7 @@ class Way(Protocol):
         """Send it; `told` is called with how many more of its bytes are there. Gives up soon once `stopping` is set."""
 
     def close(self) -> None:
-        """Let go of connections, and end what goes over them."""
+        """Let go of the connection to the server, for good, and end what goes over it."""
 
 
 class _Stop(threading.Event):

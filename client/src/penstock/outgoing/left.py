@@ -57,8 +57,8 @@ def send(
 ) -> Outcome | None:
     """Send a box. None: somebody alive owns it, or it is gone. Whatever else is wrong is in the outcome.
 
-    `timeout` is how many seconds nothing may move while the server is away; where it is there and checks what it has,
-    that takes its time. The rest is as in `penstock.sync.send`.
+    `timeout` is how many seconds nothing may move while the server is away; to read a large file, here or where the
+    server keeps it, takes its time. The rest is as in `penstock.sync.send`.
     """
     try:
         claimed = Box.claim(directory)
@@ -89,12 +89,12 @@ def _send(
         kept = claimed.refuse(entry, reason)
         problems.append(f"{entry.path} is refused: {reason}" + (f"; kept for a day in {kept}" if kept else ""))
 
-    courier = Courier(
-        claimed.run_id, GrpcWay(where), pace, done=claimed.drop, refused=refused, patient=lambda: False, quiet=True
-    )
-    courier.hurried = True
+    way = GrpcWay(where) if timeout is None else GrpcWay(where, patience=timeout)
+    courier = Courier(claimed.run_id, way, pace, done=claimed.drop, refused=refused, patient=lambda: False, quiet=True)
     found, damaged = box.entries(directory)
-    problems += [f"{name} in {directory} cannot be read" for name in damaged]
+    for name in damaged:
+        claimed.set_aside(name)
+        problems.append(f"{name} in {directory} cannot be read; what there is of it is kept for a day")
     total = sum(entry.size for entry in found)
     for entry in found:
         courier.add(entry)
@@ -103,7 +103,7 @@ def _send(
         now = time.monotonic()
         if courier.moved != moved:
             moved, since = courier.moved, now
-        elif timeout is not None and now - since > timeout and (courier.trouble or not courier.moved):
+        elif timeout is not None and now - since > timeout and courier.trouble:
             break
         if told is not None:
             told(claimed.run_id, courier.sent_bytes, total)

@@ -166,18 +166,23 @@ class Outgoing:
         text = f"{told(left)} NOT sent"
         if self.courier.parked or self.courier.trouble:
             text += f" ({self.courier.parked or self.courier.trouble})"
-        lost = [entry for entry in left if entry.file is None]
-        if self.box.path is None or len(lost) == len(left):
+        lost = self.lost
+        if len(lost) >= len(left):
             return f"{text}; LOST to the run when this process ends"
         text += f"; kept in {self.box.path}: `penstock sync` sends them"
         if not self._offline:
             text += ", as does the next run here to the same server"
-        if away := [entry for entry in left if not entry.ours]:
+        if away := [entry for entry in left if entry.noted and not entry.ours]:
             others = f" and {len(away) - 1} more" * (len(away) > 1)
             text += f"; leave {away[0].file}{others} as they are until then"
         if lost:
-            text += f"; BUT {told(lost)} in memory only, and LOST when this process ends"
+            text += f"; BUT {told(lost)} noted nowhere, and LOST when this process ends"
         return text
+
+    @property
+    def lost(self) -> list[Entry]:
+        """What is not sent, and ends with the process."""
+        return self.left if self.box.path is None else [entry for entry in self.left if not entry.noted]
 
     def stop(self, timeout: float) -> None:
         """Send nothing more, and leave the box to others."""
