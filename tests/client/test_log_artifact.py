@@ -382,8 +382,11 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
                 patched.setitem(sys.modules, "rich", None)
             bar.show("3 files", 1 << 20, 4 << 20)
             bar.close()
+            terminal.write("that is all")
             terminal.flush()
-            shown = os.read(master, 100_000).decode()
+            shown = ""
+            while not shown.endswith("that is all"):  # it comes in pieces, some of them later
+                shown += os.read(master, 100_000).decode(errors="replace")
             os.close(master)
         assert "3 files" in shown
         assert ("━" in shown) is rich
@@ -543,7 +546,7 @@ def test_threads_and_handlers_log_files_beside_each_other(server: ServerProcess,
     def struck(*_):
         number = next(signals)
         run.log_text(str(number), f"signal/{number}")
-        if not done.is_set():
+        if not done.is_set() and number < 300:  # on a busy machine nothing else would ever have its turn
             signal.setitimer(signal.ITIMER_REAL, 0.001)  # and not before: one in another in another would never end
 
     def work(name):

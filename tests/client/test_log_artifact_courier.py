@@ -255,7 +255,7 @@ def test_refusals_can_be_read_while_there_are_more(spool_root: Path) -> None:
 def test_runs_load_nothing_of_what_asks_a_server() -> None:
     script = """
     loaded = {f"penstock.{name}" for name in ("client", "downloads", "uploads", "direct")} & sys.modules.keys()
-    assert not loaded, loaded
-    os._exit(0)
+    print(loaded, file=sys.stderr)
+    os._exit(len(loaded))
     """
     run_script("127.0.0.1:9", script)
