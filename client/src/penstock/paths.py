@@ -1,4 +1,4 @@
-"""What a path of an artifact may be, and where on this machine one that the server names may be written.
+"""What a path of an artifact may be, which files of this machine are taken, and where one of a server may be written.
 
 The rules are the server's, so that nothing is sent that it would refuse; and what comes from a server is held against
 them too: a name that leads out of the directory that was asked for is never written to.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from penstock.names import text_problem
@@ -64,6 +65,23 @@ def _problem(path: str) -> str:
     if long := next((name for name in names if len(name.encode()) > NAME_LIMIT), ""):
         return f"has a name of {len(long.encode())} bytes; the limit is {NAME_LIMIT}"
     return ""
+
+
+def files_below(root: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[str]:
+    """All that is not a directory, by its path below `root`, with `/` between names. Links to directories are left out.
+
+    Raises OSError; of a directory within that cannot be read, only where `unreadable` is not there to be told.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if not root.is_dir():
+        raise NotADirectoryError(f"{str(root)!r} is no directory")
+    for directory, directories, names in os.walk(root, onerror=unreadable or fail):
+        directories.sort()
+        for name in sorted(names):
+            yield (Path(directory) / name).relative_to(root).as_posix()
 
 
 def below(directory: Path, path: str, *, windows: bool = os.name == "nt") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,16 +102,12 @@ class ArtifactLog:
             self._file(local, "/".join([*into, local.name]), copy=copy)
             return
         into += [] if inside else [local.name]
-        for file in self._files_in(local):
-            self._file(file, "/".join([*into, *file.relative_to(local).parts]), copy=copy)
 
-    def _files_in(self, local: Path) -> Iterator[Path]:
         def unreadable(error: OSError) -> None:
             self._refuse("directory", f"{error.filename} cannot be read ({error.strerror})", str(error.filename))
 
-        for place, directories, names in os.walk(local, onerror=unreadable):
-            directories.sort()
-            yield from (Path(place, name) for name in sorted(names))
+        for file in paths.files_below(local, unreadable):
+            self._file(local / file, "/".join([*into, file]), copy=copy)
 
     def _file(self, local: Path, path: str, *, copy: bool) -> None:
         self._put(path, lambda files, good: files.file(local, good, copy=copy))

@@ -13,7 +13,7 @@ from penstock.artifacts import Artifact, artifact_of, list_artifacts
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import NotFound, PenstockError, Retryable, ServerError, Stopped, TransferFailed, UploadGone
 from penstock.parallel import in_parallel, kept
-from penstock.paths import artifact_directory, artifact_path
+from penstock.paths import artifact_directory, artifact_path, files_below
 from penstock.sources import Source
 from penstock.transport import Stream
 from penstock.v1 import artifacts_pb2 as pb
@@ -95,12 +95,10 @@ def upload_artifacts(
     root, prefix = Path(directory), artifact_directory(path)
     found = list(files_below(root))
     effort = Effort(patience, progress, stop)
-
-    there = (
-        {each.path: each for each in effort.persist(lambda: wire.carry(list_artifacts(run_id, prefix, recursive=True)))}
-        if found
-        else {}
-    )
+    if not found:
+        return []
+    listed = effort.persist(lambda: wire.carry(list_artifacts(run_id, prefix, recursive=True)))
+    there = {artifact.path: artifact for artifact in listed}
     done: list[Artifact] = []
     failures: dict[str, Exception] = {}
 
@@ -115,20 +113,6 @@ def upload_artifacts(
     if failures:
         raise TransferFailed(failures, len(found))
     return sorted(done, key=lambda artifact: artifact.path)
-
-
-def files_below(root: Path) -> Iterator[str]:
-    """All that is not a directory, by its path below `root`, with `/` between names. Raises OSError."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    if not root.is_dir():
-        raise NotADirectoryError(f"{str(root)!r} is no directory")
-    for directory, directories, names in os.walk(root, onerror=fail):
-        directories.sort()
-        for name in sorted(names):
-            yield (Path(directory) / name).relative_to(root).as_posix()
 
 
 def _upload(

@@ -16,8 +16,8 @@ from penstock.artifacts import Artifact
 from penstock.bars import Bar, size_of
 from penstock.cli.tables import table
 from penstock.client import Client
+from penstock.paths import files_below
 from penstock.run_ids import parse_run_id
-from penstock.uploads import files_below
 
 
 def ls(args: argparse.Namespace) -> None:
