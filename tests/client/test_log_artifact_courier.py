@@ -81,6 +81,16 @@ def test_of_one_path_the_later_is_sent_after_the_earlier_or_instead(tmp_path: Pa
     assert one.left == []
 
 
+def test_what_is_not_needed_any_more_is_gone_before_the_later_can_be_sent() -> None:
+    """Else others, after the end of this process, might send it after the later."""
+    left_then: list[list[Entry]] = []
+    one = courier_of(lambda *_: None, done=lambda _: left_then.append(one.left), offline=True)
+    for number in (1, 2):
+        one.add(Entry(number, "p", 0))
+    assert left_then == [[]]
+    assert [entry.number for entry in one.left] == [2]
+
+
 def test_each_try_counts_its_bytes_anew() -> None:
     tries: list[int] = []
     counted: list[int] = []

@@ -106,12 +106,13 @@ class Courier:
     def add(self, entry: Entry) -> None:
         """Send this, too. One that waits for the same path is not needed any more, if nothing can happen to this."""
         earlier = self._newest.get(entry.path)
-        self._newest[entry.path] = entry
-        self._open.add(entry.number)
-        self._waiting[entry.number] = entry
+        # First of all: should the process end before it is dropped, it must not be sent after this by others.
         if earlier is not None and entry.ours and self._claim(earlier):
             self._forget(earlier)
             self._done(earlier)
+        self._newest[entry.path] = entry
+        self._open.add(entry.number)
+        self._waiting[entry.number] = entry
         self.start()
 
     def start(self) -> None:
@@ -119,7 +120,7 @@ class Courier:
         if self._offline:
             return
         try:
-            while not self._stopping.is_set() and self._threads.sum < min(THREADS, len(self._waiting)):
+            for _ in range(0 if self._stopping.is_set() else min(THREADS, len(self._waiting)) - self._threads.sum):
                 # Not by `threading`: that holds a lock for a moment without which no thread begins.
                 _thread.start_new_thread(self._work, ())
                 self._threads.add(1)  # not before: a handler would count on one that does not begin
