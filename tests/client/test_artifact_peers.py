@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 import penstock
-from penstock import direct, errors
+from penstock import direct, effort, errors
 from penstock.downloads import SMALL
 from penstock.v1 import artifacts_pb2 as pb
 from penstock.v1.artifacts_pb2_grpc import ArtifactServiceServicer, add_ArtifactServiceServicer_to_server
@@ -326,6 +326,18 @@ def test_patience_ends(client: penstock.Client, liar: Liar) -> None:
     assert time.monotonic() - begun < 5  # it was told not to come again before that
     assert raised.value.facts["penstock-error"] == "Busy"
     assert liar.calls["upload"] == 1
+
+
+def test_patience_ends_with_a_server_that_knows_of_the_file_and_has_none_of_it(
+    client: penstock.Client, liar: Liar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while its store is down."""
+    monkeypatch.setattr(effort, "_MOST", 0.1)
+    liar.paths, liar.size, liar.gives = ["a"], 3 * SMALL, b""
+    liar.ends = [grpc.StatusCode.UNAVAILABLE] * 100
+    with pytest.raises(errors.TransferFailed, match="a: "):
+        client.download_artifacts(RUN, "", tmp_path, patience=0.5)
+    assert liar.ends
 
 
 def test_aborted_calls_are_told_apart() -> None:

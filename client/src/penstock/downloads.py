@@ -327,10 +327,10 @@ def _from_file(path: Path, start: int, length: int) -> Generator[bytes, None, No
 
 
 def _bytes_of(messages: Iterable[bytes]) -> Iterator[memoryview]:
-    """The chunks of a download."""
+    """The chunks of a download, none of which is empty: that something comes is that it advances."""
     for message in messages:
         chunk = chunk_in(message)
-        if chunk is not None:
+        if chunk is None:
+            chunk = memoryview(pb.DownloadArtifactResponse.FromString(message).chunk)
+        if chunk:
             yield chunk
-        else:
-            yield memoryview(pb.DownloadArtifactResponse.FromString(message).chunk)
