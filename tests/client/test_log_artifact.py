@@ -533,7 +533,7 @@ def test_killed_in_the_middle_of_an_upload(
     training.wait(-signal.SIGKILL)
     sync()
     assert stored(server, training.run_id) == {"big": data}
-    assert box.found(spool_root) == []
+    assert boxes(spool_root) == []
 
 
 def test_threads_and_handlers_log_files_beside_each_other(server: ServerProcess, ledger: Path) -> None:
