@@ -154,6 +154,7 @@ def test_nothing_raises_and_what_is_not_taken_is_told_and_counted(
         run.log_artifact(tmp_path / "pipe")
         run.log_artifact(evil)
         run.log_artifacts(tmp_path / "absent")
+        run.log_artifact("")
         run.log_text("up", "../up.txt")
         run.log_text("absolute", "/etc/passwd")
         run.log_text("nowhere", "")
@@ -165,7 +166,7 @@ def test_nothing_raises_and_what_is_not_taken_is_told_and_counted(
         run.log_text("good", "good.txt")
     run.log_text("late", "late.txt")
     assert stored(server, run.id) == {"good.txt": b"good"}
-    assert run.refused == 14
+    assert run.refused == 15
     assert caplog.text.count(f"{tmp_path / 'absent'} cannot be read") == 1
     assert "'../up.txt' has a . or .. in it" in caplog.text
     assert "columns of 0 and 1 values make no table" in caplog.text

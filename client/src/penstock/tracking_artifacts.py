@@ -62,7 +62,7 @@ class ArtifactLog:
         self._guarded(lambda: self._make("figure", figure, path))
 
     def log_image(self, image: Any, path: str) -> None:
-        """Log an image of Pillow; or an array or tensor, height x width (x 3 or 4), of 0 to 255 or as floats 0 to 1."""
+        """Log an image of Pillow; or an array or tensor, height x width (x 3 or 4, or these first), of 0 to 255 or as floats 0 to 1."""
         self._guarded(lambda: self._make("image", image, path))
 
     def log_table(self, table: Any, path: str) -> None:
@@ -96,6 +96,9 @@ class ArtifactLog:
 
     def _take(self, local_path: LocalPath, artifact_path: LocalPath | None, *, copy: bool, inside: bool) -> None:
         self._at_home()
+        if not os.fspath(local_path):  # a variable that is not set: the current directory would be a surprise
+            self._refuse("path", "a file without a name is not logged", "")
+            return
         local = Path(os.path.abspath(local_path))  # noqa: PTH100  `..` and `.` have names, links keep theirs
         into = [os.fspath(artifact_path).replace("\\", "/").removesuffix("/")] if artifact_path else []
         if not local.is_dir():
@@ -119,7 +122,7 @@ class ArtifactLog:
         try:
             data: bytes = getattr(logged, kind)(content, path)
         except Exception as error:  # noqa: BLE001  whatever a foreign library raises
-            why = f"the {kind} {shown(path)} is not logged: {type(error).__name__}: {shown(error, str)}"
+            why = f"the {kind} {shown(path)} is not logged: {type(error).__name__}: {shown(error, str, 200)}"
             self._refuse(kind, why, str(path))
         else:
             self._put(path, lambda files, good: files.content(data, good))
