@@ -62,7 +62,7 @@ class ArtifactLog:
         self._guarded(lambda: self._make("figure", figure, path))
 
     def log_image(self, image: Any, path: str) -> None:
-        """Log an image of Pillow; or an array or tensor, height x width (x 3 or 4, or these first), of 0 to 255 or as floats 0 to 1."""
+        """Log an image of Pillow, or an array or tensor: H x W, H x W x C or C x H x W; 0 to 255, or floats 0 to 1."""
         self._guarded(lambda: self._make("image", image, path))
 
     def log_table(self, table: Any, path: str) -> None:
