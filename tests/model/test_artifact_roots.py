@@ -152,9 +152,9 @@ def test_whatever_comes_is_good_or_told(text: str) -> None:
     except InvalidArgument as error:
         str(error).encode()  # fit for the wire
     else:
-        joined = os.path.normpath("/root/" + text)
-        assert joined == f"/root/{text}"
-        assert PureWindowsPath("E:/root", text).is_relative_to("E:/root")
+        joined = os.path.normpath("/store/" + text)
+        assert joined == f"/store/{text}"
+        assert PureWindowsPath("E:/store", text).is_relative_to("E:/store")
 
 
 def test_a_directory_may_end_in_a_slash_or_be_the_root() -> None:
