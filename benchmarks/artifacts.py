@@ -191,7 +191,7 @@ def large(name: str, limit: Local | S3, at: Server, big: Path, directory: Path) 
             lambda: client.upload_artifact(run, big, "big"),
             lambda: limit.upload(big),
         )
-        target = directory / "got"
+        target = directory / f"got-{name}"  # what is there already would not be fetched
         compare(
             f"{name}: download of it",
             mib,
