@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import threading
 import time
@@ -338,6 +339,21 @@ def test_patience_ends_with_a_server_that_knows_of_the_file_and_has_none_of_it(
     with pytest.raises(errors.TransferFailed, match="a: "):
         client.download_artifacts(RUN, "", tmp_path, patience=0.5)
     assert liar.ends
+
+
+def test_without_a_thread_only_that_call_fails(client: penstock.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC waits for the thread that it could not start, where it is let."""
+
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as poor:
+        poor.setattr(threading.Thread, "start", none)
+        with pytest.raises(RuntimeError):
+            client.read_artifact(RUN, "a")
+    assert client.read_artifact(RUN, "a") == DATA
+    client.close()
+    gc.collect()
 
 
 def test_aborted_calls_are_told_apart() -> None:

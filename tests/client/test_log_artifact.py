@@ -574,7 +574,3 @@ def test_threads_and_handlers_log_files_beside_each_other(server: ServerProcess,
     struck = [int(path.partition("/")[2]) for path in found if path.startswith("signal/")]
     assert sorted(struck) == list(range(len(struck)))
     assert all(data.decode() == path.partition("/")[2] for path, data in found.items())
-
-
-def test_runs_that_log_no_files_load_nothing_for_them() -> None:
-    run_script("127.0.0.1:9", "assert not any('outgoing' in name for name in sys.modules)\nos._exit(0)")

@@ -139,25 +139,14 @@ class Client(_Calls):
         if not forks.use_grpc():
             answers = list(self._relay(request, self._deadline(request)))
             return answers if request.streams else answers[0]
-        channel = self._channels.to(self._at(request))
-        kind = channel.unary_stream if request.streams else channel.unary_unary
-        call = kind(
-            request.path,
-            request_serializer=type(request.message).SerializeToString,
-            response_deserializer=request.answer.FromString,
-        )
-        answer = call(request.message, timeout=self._deadline(request), metadata=self._address.metadata)
+        answer = self._call(request, self._deadline(request))
         return list(answer) if request.streams else answer
 
     def _listen(self, request: Request, make: Callable[[Any], T]) -> Iterator[T]:
         if not forks.use_grpc():
             yield from map(make, self._relay(request, None))
             return
-        call = self._channels.to(self._at(request)).unary_stream(
-            request.path,
-            request_serializer=type(request.message).SerializeToString,
-            response_deserializer=request.answer.FromString,
-        )(request.message, metadata=self._address.metadata)
+        call = self._call(request, None)
         try:
             for message in call:
                 yield make(message)
@@ -165,6 +154,16 @@ class Client(_Calls):
             raise self._error(error, request) from error
         finally:
             call.cancel()
+
+    def _call(self, request: Request, timeout: float | None) -> Any:
+        with self._channels.beginning(self._at(request)) as channel:
+            kind = channel.unary_stream if request.streams else channel.unary_unary
+            call = kind(
+                request.path,
+                request_serializer=type(request.message).SerializeToString,
+                response_deserializer=request.answer.FromString,
+            )
+            return call(request.message, timeout=timeout, metadata=self._address.metadata)
 
     def _relay(self, request: Request, timeout: float | None) -> Iterator[Any]:
         """In a forked child, by way of a process of its own: slow, and sound."""

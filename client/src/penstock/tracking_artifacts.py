@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock import paths
+# All at once, though few processes log files: a signal handler that logs one may strike in the middle of an import, and
+# no import of its own is sure to work there.
+from penstock import logged, paths
 from penstock.address import artifacts_address
 from penstock.frames import shown
+from penstock.outgoing.outgoing import Outgoing, Unlogged
 
 if TYPE_CHECKING:
-    from penstock.outgoing.outgoing import Outgoing
     from penstock.sender import Sender
     from penstock.tracking import Plan
 
@@ -75,8 +77,6 @@ class ArtifactLog:
         return len(self._files.left) if self._files is not None else 0
 
     def _outgoing(self) -> Outgoing:
-        from penstock.outgoing.outgoing import Outgoing  # noqa: PLC0415  most processes log no files
-
         if (files := self._files) is None:
             plan, sender = self._plan, self._sender
             made = Outgoing(
@@ -116,8 +116,6 @@ class ArtifactLog:
         self._put(path, lambda files, good: files.file(local, good, copy=copy))
 
     def _make(self, kind: str, content: object, path: str) -> None:
-        from penstock import logged  # noqa: PLC0415
-
         self._at_home()
         try:
             data: bytes = getattr(logged, kind)(content, path)
@@ -128,8 +126,6 @@ class ArtifactLog:
             self._put(path, lambda files, good: files.content(data, good))
 
     def _put(self, path: str, put: Callable[[Outgoing, str], None]) -> None:
-        from penstock.outgoing.outgoing import Unlogged  # noqa: PLC0415
-
         try:
             put(self._outgoing(), paths.artifact_path(path))
         except (ValueError, TypeError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -76,6 +77,17 @@ class Channels:
                 made.close()
         return channel
 
+    @contextmanager
+    def beginning(self, address: Address) -> Iterator[grpc.Channel]:
+        """The same, for a stream that begins within. See `_beginning`; the next call makes another then."""
+        channel = self.to(address)
+        try:
+            with _beginning(channel):
+                yield channel
+        except RuntimeError:
+            self._open.pop((os.getpid(), address), None)
+            raise
+
     def close(self) -> None:
         """Let go of the connections, and cut off what is under way. The next call makes others."""
         for key in list(self._open):
@@ -122,11 +134,24 @@ class DirectStream(CallStream):
     def __init__(self, address: Address, path: str, requests: Iterable[bytes], timeout: float | None = None) -> None:
         self._channel = forks.watch(address.stream_channel())
         method = self._channel.stream_stream(path, request_serializer=None, response_deserializer=None)
-        super().__init__(method(iter(requests), timeout=timeout, metadata=address.metadata))
+        with _beginning(self._channel):
+            super().__init__(method(iter(requests), timeout=timeout, metadata=address.metadata))
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self._channel.close()
+
+
+@contextmanager
+def _beginning(channel: grpc.Channel) -> Iterator[None]:
+    """Inside, a stream begins. Where no thread can be had for it (RuntimeError), gRPC takes it for begun all the same,
+    and waits for its end for ever when the channel is closed or destroyed: so that is neither.
+    """
+    try:
+        yield
+    except RuntimeError:
+        forks.keep(channel)
+        raise
 
 
 def broken_by(error: grpc.RpcError) -> Broken:

@@ -101,10 +101,9 @@ class Wire:
 
     def _call(self, kind: str, path: str, sent: object, timeout: float | None = None) -> Any:
         try:
-            method = getattr(self._channels.to(self.address), kind)(
-                path, request_serializer=None, response_deserializer=None
-            )
-            return method(sent, timeout=timeout, metadata=self.address.metadata)
+            with self._channels.beginning(self.address) as channel:
+                method = getattr(channel, kind)(path, request_serializer=None, response_deserializer=None)
+                return method(sent, timeout=timeout, metadata=self.address.metadata)
         except ValueError:  # so gRPC puts it
             raise Unavailable(f"the connection to {self.address.target} was closed here") from None
 
