@@ -15,6 +15,7 @@ from uploading import CALLER, PART, Place, content, execute, place, sha256
 from penstock_server.blobs import Store
 from penstock_server.blobs.local import LocalStore
 from penstock_server.blobs.store import Begun
+from penstock_server.blobs.watched import Watched
 from penstock_server.core import mark
 from penstock_server.core import sweep as core
 from penstock_server.core.sweep import Sweeper
@@ -420,3 +421,27 @@ async def test_the_search_for_what_is_due_reads_no_artifacts(db: Database) -> No
     assert "artifact_blobs_due" in "\n".join(row[0] for row in plan)
     async with db.connection() as conn:
         assert len(await sweep.take(conn, DAY, HOUR, 200)) == 20
+
+
+async def test_a_store_that_is_away_is_known_to_be_so_though_nobody_uses_it(db: Database, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    store = Watched(LocalStore(LocalRoot(str(root))))
+    await mark.place(db, store)
+    watching = asyncio.create_task(mark.watch(db, store, 0.01))
+
+    async def told(problem: str | None) -> None:
+        async with asyncio.timeout(30):
+            while (store.problem or "").partition(";")[0] != (problem or ""):
+                await asyncio.sleep(0.01)
+
+    try:
+        root.rename(tmp_path / "gone")
+        await told(f"{root} is not there")
+        root.mkdir()  # a disk that is not mounted
+        await told(f"{store.uri(mark.KEY)} is not what it was, so artifacts are in another store than this one")
+        root.rmdir()
+        (tmp_path / "gone").rename(root)
+        await told(None)
+    finally:
+        watching.cancel()
+        await store.close()

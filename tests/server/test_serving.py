@@ -68,7 +68,7 @@ def test_it_starts_without_configuration_and_stops_with_sigterm(data_dir: Path) 
     with ServerProcess(data_dir) as server:
         server.start().wait_ready()
         assert server.get("/health") == (200, '{"status":"alive"}')
-        assert server.get("/ready") == (200, '{"status":"ready"}')
+        assert server.get("/ready") == (200, '{"status":"ready","artifact_store":"works"}')
         with server.channel() as channel:
             assert health(channel) == SERVING
             found = ExperimentServiceStub(channel).GetExperiment(

@@ -20,7 +20,9 @@ import structlog
 from penstock_server import ports
 from penstock_server.blobs import S3Options, open_store
 from penstock_server.blobs.store import Store
+from penstock_server.blobs.watched import Watched
 from penstock_server.config import Address, Settings
+from penstock_server.core import mark
 from penstock_server.core.access import Access
 from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.changes import Changes
@@ -69,10 +71,15 @@ class _State:
 
     problem: str | None = "starting"
     stopping: bool = False
+    store: Watched | None = None
 
     def unready(self) -> str | None:
         """The reason that /ready gives."""
         return "stopping" if self.stopping else self.problem
+
+    def store_problem(self) -> str | None:
+        """What /ready tells of the artifacts' store."""
+        return self.store.problem if self.store is not None else None
 
 
 async def run_alone(settings: Settings, announce: Announce) -> None:
@@ -100,7 +107,7 @@ async def serve(
     grpc_server = RpcServer(
         settings.max_message_bytes, shared=metrics_dir is not None, artifacts_only=settings.artifacts_only
     )
-    http_server = HttpServer(pages.app(state.unready, metrics_dir), http_sockets)
+    http_server = HttpServer(pages.app(state.unready, state.store_problem, metrics_dir), http_sockets)
     http_address = ports.bound(http_sockets, settings.http_address)
     grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))
     async with asyncio.TaskGroup() as group:
@@ -184,10 +191,12 @@ async def _work(
         ingest = Ingest(db, settings.ingest_buffer_bytes)
         changes = Changes(db)
         runs = Runs(db, ingest.run_ended)
+        # Not watched: before a directory is made, to look into it is no trouble. The sweeper tells of what is one.
         sweeper = Sweeper(db, store, resume_ms(settings))
+        watched = state.store = Watched(store)
         direct = settings.artifacts_mode == "direct"
-        artifacts = Artifacts(db, store, direct=direct, nudge=sweeper.nudge)
-        uploads = Uploads(db, store, direct=direct)
+        artifacts = Artifacts(db, watched, direct=direct, nudge=sweeper.nudge)
+        uploads = Uploads(db, watched, direct=direct)
         limit = settings.max_message_bytes
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
@@ -200,6 +209,7 @@ async def _work(
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
                 group.create_task(sweeper.run(), name="sweeper"),
+                group.create_task(mark.watch(db, watched), name="store"),
             ]
             if not settings.artifacts_only:
                 background += [

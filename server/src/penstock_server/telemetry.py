@@ -35,6 +35,9 @@ artifact_uploads = Counter(
 artifact_buffer_bytes = Gauge(
     "penstock_artifact_buffer_bytes", "Parts being gathered or stored.", multiprocess_mode="livesum"
 )
+artifact_store_up = Gauge(
+    "penstock_artifact_store_up", "1 while the artifacts' store works, else 0.", multiprocess_mode="livemin"
+)
 artifact_removals = Counter(
     "penstock_artifact_removals", "What was removed from the store.", ["kind"]
 )  # known: replaced, deleted, broken off; stray: an upload that only the store knew

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+import structlog
+
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
 from penstock_server.model import pages
@@ -18,6 +20,8 @@ from penstock_server.postgres.artifacts import Stored
 from penstock_server.postgres.database import Database
 
 _SIGNED_SECONDS = 3600
+
+log = structlog.get_logger(__name__)
 
 
 class Artifacts:
@@ -118,6 +122,10 @@ class Artifacts:
         now = await self._find(caller, run_id, path)
         if now.blob_id != stored.blob_id:
             raise Changed(path)
+        # Of one that somebody asks for. The store works, and yet this is to be seen to.
+        log.error(
+            "an artifact is missing from the store", uri=self._store.uri(stored.key), run_id=run_id.hex, path=path
+        )
         raise StoreRefused(f"{self._store.uri(stored.key)} is missing or cut short", "restore it from a backup")
 
     async def locate(self, caller: Caller, run_id: RunId, path: str) -> Location:

@@ -6,16 +6,19 @@ runs with the settings of another machine.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 
 from penstock_server.blobs.store import Store
-from penstock_server.model.errors import NotFound, StoreRefused
+from penstock_server.blobs.watched import Watched
+from penstock_server.model.errors import NotFound, PenstockError, StoreRefused
 from penstock_server.postgres import mark
 from penstock_server.postgres.database import Database
 
 KEY = ".penstock"
 
 _LENGTH = 36
+_LOOK_SECONDS = 30.0
 
 
 async def place(db: Database, store: Store) -> None:
@@ -46,6 +49,20 @@ async def check(db: Database, store: Store) -> None:
             f"{store.uri(KEY)} is not what it was, so artifacts are in another store than this one",
             f"mount it, or correct artifacts_root; if they are in this one after all, write {found.text} into that",
         )
+
+
+async def watch(db: Database, store: Watched, seconds: float = _LOOK_SECONDS) -> None:
+    """Looks for the mark now and then, for ever: that a store is away, or back, is known also when nobody uses it."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await check(db, store)
+        except StoreRefused as error:
+            store.failed("mark", error)
+        except PenstockError:
+            pass  # the store's has been told, the database's is none of its affair
+        else:
+            store.went_well("mark")
 
 
 async def _read(store: Store) -> str | None:

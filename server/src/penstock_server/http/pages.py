@@ -14,9 +14,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 
-def app(unready: Callable[[], str | None], metrics_dir: Path | None) -> Starlette:
-    """The pages. `unready` says why the server is not ready, None when it is; `metrics_dir` is where the
-    worker processes of one server put their numbers, None when there is one process.
+def app(
+    unready: Callable[[], str | None], store_problem: Callable[[], str | None], metrics_dir: Path | None
+) -> Starlette:
+    """The pages. `unready` says why the server is not ready, None when it is; `store_problem` what is wrong with the
+    artifacts' store; `metrics_dir` is where the worker processes of one server put their numbers, None when there is
+    one process.
     """
 
     async def health(_: Request) -> Response:
@@ -25,7 +28,8 @@ def app(unready: Callable[[], str | None], metrics_dir: Path | None) -> Starlett
     async def ready(_: Request) -> Response:
         if reason := unready():
             return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
-        return JSONResponse({"status": "ready"})
+        # All replicas have one store: to take them away with it would lose metrics as well, and help nobody.
+        return JSONResponse({"status": "ready", "artifact_store": store_problem() or "works"})
 
     async def metrics(_: Request) -> Response:
         return Response(
