@@ -54,25 +54,34 @@ async def test_a_bucket_that_is_well(server: S3Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "options", "says"),
+    ("env", "options", "says", "to_do"),
     [
-        ({"AWS_ACCESS_KEY_ID": "somebody"}, {}, "it does not know our access key"),
-        ({"AWS_SECRET_ACCESS_KEY": "g3heim"}, {}, "our secret is not that of our access key"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, {}, "no credentials were found"),
-        ({}, {"root": "s3://nowhere/x"}, "there is no bucket 'nowhere'"),
-        ({}, {"endpoint": "http://127.0.0.1:9"}, "the artifacts' store is not to be reached"),
-        ({}, {"ca_bundle": Path(os.devnull)}, f"s3_ca_bundle {os.devnull}"),
+        ({"AWS_ACCESS_KEY_ID": "somebody"}, {}, "it does not know our access key", "AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": "g3heim"}, {}, "our secret is not that of our access key", "AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, {}, "no credentials were found", "AWS_SECRET"),
+        ({}, {"root": "s3://nowhere/x"}, "there is no bucket 'nowhere'", "create it, or correct artifacts_root"),
+        ({}, {"endpoint": "http://127.0.0.1:9"}, "the artifacts' store is not to be reached", "correct s3_endpoint"),
+        ({}, {"endpoint": "SERVER/tests"}, "it answers, but not as S3 would", "let s3_endpoint be http(s)://host:port"),
+        ({}, {"ca_bundle": Path(os.devnull)}, f"s3_ca_bundle {os.devnull}", "PEM"),
     ],
 )
 async def test_a_bucket_that_cannot_be_used(
-    server: S3Server, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], options: dict[str, Any], says: str
+    server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    env: dict[str, str],
+    options: dict[str, Any],
+    says: str,
+    to_do: str,
 ) -> None:
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    found = await seen(**({"endpoint": server.endpoint} | options))
+    given = {"endpoint": server.endpoint, "root": "s3://tests/x"} | options
+    given["endpoint"] = given["endpoint"].replace("SERVER", server.endpoint)
+    found = await seen(**given)
     assert list(found) == ["artifacts"]
+    assert found["artifacts"].found.startswith(f"{given['root']} at {given['endpoint']}: ")
     assert says in found["artifacts"].found
-    assert found["artifacts"].remedy
+    assert to_do in found["artifacts"].remedy
     assert found["artifacts"].grave
     assert "g3heim" not in str(found)
 
@@ -90,7 +99,7 @@ async def test_what_may_be_written_and_not_read(before: Front, server: S3Server)
     passed = Reply(cut=1 << 30)  # listed and put; then it may not get
     before.replies.extend([passed, passed, refusal(403, "AccessDenied", "no GetObject")])
     found = await seen(before.endpoint)
-    assert found["artifacts"].found == "we may not do this in bucket 'tests' (AccessDenied: no GetObject)"
+    assert found["artifacts"].found.endswith(": we may not do this in bucket 'tests' (AccessDenied: no GetObject)")
     assert found["artifacts"].remedy.startswith("grant")
     assert not found["multipart"].remedy
     assert server.files == []

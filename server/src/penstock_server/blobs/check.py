@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 from penstock_server.blobs import open_store
 from penstock_server.blobs.store import S3Options, Store
 from penstock_server.model.artifacts import MIB, LocalRoot, Part, S3Root
-from penstock_server.model.errors import PenstockError, StoreRefused
+from penstock_server.model.errors import NotFound, PenstockError, StoreFull, StoreRefused
 
 _FIRST_PART = 5 * MIB  # S3 takes no smaller one, but at the end
 _LITTLE_ROOM = 1024 * MIB
@@ -44,6 +44,28 @@ class Reachable(Protocol):
 
     async def reach(self) -> float:
         """Lists an object, if there is one. Returns by how many seconds the store's clock is ahead of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Where:
+    """What findings begin with, and what to do where nobody answers."""
+
+    told: str
+    remedy: str
+
+    @classmethod
+    def of(cls, root: LocalRoot | S3Root, s3: S3Options) -> _Where:
+        """A directory's errors name it themselves."""
+        if isinstance(root, LocalRoot):
+            return cls("", "see that its disk works, or correct artifacts_root")
+        if s3.endpoint is None:
+            return cls(
+                f"{root.uri()} at AWS: ", "see that this machine reaches AWS; for a store elsewhere, set s3_endpoint"
+            )
+        return cls(
+            f"{root.uri()} at {s3.endpoint}: ",
+            "see that it runs there, is S3 and can be reached from this machine, or correct s3_endpoint",
+        )
 
 
 async def examine(root: LocalRoot | S3Root, s3: S3Options, *, direct: bool) -> AsyncIterator[Sight]:
@@ -88,43 +110,51 @@ def _room(path: Path) -> Sight:
 
 
 async def _try(root: LocalRoot | S3Root, s3: S3Options, *, direct: bool) -> AsyncIterator[Sight]:
+    where = _Where.of(root, s3)
     try:
         store = await open_store(root, s3)
     except StoreRefused as error:
-        yield Sight("artifacts", error.found, error.remedy)
+        yield _failure("artifacts", error, where)
         return
     try:
         if isinstance(store, Reachable):
             try:
                 yield _clock(await store.reach())
             except PenstockError as error:
-                yield _failure("artifacts", error)
+                yield _failure("artifacts", error, where)
                 return
         for subject, attempt in (("artifacts", _objects), ("multipart", _multipart)):
-            yield await _sight(subject, attempt, store)
+            yield await _sight(subject, attempt, store, where)
         if direct:
-            yield await _sight("addresses", lambda store, key: _addresses(store, key, s3), store)
+            yield await _sight("addresses", lambda store, key: _addresses(store, key, s3), store, where)
     finally:
         await store.close()
 
 
-async def _sight(subject: str, attempt: Callable[[Store, str], Awaitable[str]], store: Store) -> Sight:
+async def _sight(subject: str, attempt: Callable[[Store, str], Awaitable[str]], store: Store, where: _Where) -> Sight:
     key = f".penstock-doctor/{uuid.uuid4().hex}"
     try:
         return Sight(subject, await attempt(store, key))
     except PenstockError as error:
-        return _failure(subject, error)
+        return _failure(subject, error, where)
     finally:
         with contextlib.suppress(PenstockError):
             await store.delete([key])
 
 
-def _failure(subject: str, error: PenstockError) -> Sight:
-    if isinstance(error, StoreRefused):
-        return Sight(subject, error.found, error.remedy)
-    return Sight(
-        subject, str(error), "see that it runs and has room, and that s3_endpoint and artifacts_root are right"
-    )
+def _failure(subject: str, error: PenstockError, where: _Where) -> Sight:
+    remedy = where.remedy
+    match error:
+        case StoreRefused():
+            return Sight(subject, where.told + error.found, error.remedy)
+        case NotFound():
+            found = f"it answers, but not as S3 would ({error})"
+            return Sight(
+                subject, where.told + found, "let s3_endpoint be http(s)://host:port of its S3, without a bucket"
+            )
+        case StoreFull():
+            remedy = "make room there, or raise its quota"
+    return Sight(subject, where.told + str(error), remedy)
 
 
 def _clock(skew: float) -> Sight:

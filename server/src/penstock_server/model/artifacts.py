@@ -21,6 +21,30 @@ NAME_LIMIT = 255
 MEDIA_TYPE_LIMIT = 200
 MEDIA_TYPE_UNKNOWN = "application/octet-stream"
 
+# Endings that Python does not know, or not in every version of it or on every machine. Of weights (.pt, .safetensors,
+# .onnx, .npz) nothing better is registered than that they are bytes.
+_MEDIA_TYPES = {
+    "arrow": "application/vnd.apache.arrow.file",
+    "avif": "image/avif",
+    "cfg": "text/plain",
+    "csv": "text/csv",
+    "feather": "application/vnd.apache.arrow.file",
+    "ini": "text/plain",
+    "ipynb": "application/x-ipynb+json",
+    "jsonl": "application/jsonl",
+    "log": "text/plain",
+    "md": "text/markdown",
+    "ndjson": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "rst": "text/x-rst",
+    "toml": "application/toml",
+    "webp": "image/webp",
+    "yaml": "application/yaml",
+    "yml": "application/yaml",
+}
+_TEXTS = ("AUTHORS", "CHANGELOG", "DOCKERFILE", "LICENSE", "MAKEFILE", "NOTICE", "README")
+_CODINGS = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+
 MIB = 1 << 20
 PART_BYTES = 8 * MIB
 PART_BYTES_MOST = 16 * MIB
@@ -118,7 +142,19 @@ def media_type(told: str, path: str) -> str:
     check_text("media_type", told, MEDIA_TYPE_LIMIT)
     if _CONTROL.search(told) or not told.isascii():
         raise InvalidArgument("media_type", "has characters beyond printable ASCII; write one such as text/plain")
-    return told or mimetypes.guess_type(path)[0] or MEDIA_TYPE_UNKNOWN
+    return told or _guessed(path)
+
+
+def _guessed(path: str) -> str:
+    """By the name's ending, on every machine alike: those of the machine's own tables come last."""
+    name = path.rpartition("/")[2]
+    if name.upper() in _TEXTS:
+        return "text/plain"
+    if (found := _MEDIA_TYPES.get(name.rpartition(".")[2].lower())) and "." in name:
+        return found
+    found, coding = mimetypes.guess_type(name)
+    # What is compressed is not what is in it, which is all that `a.csv.gz` would be said to be.
+    return _CODINGS.get(coding, MEDIA_TYPE_UNKNOWN) if coding else found or MEDIA_TYPE_UNKNOWN
 
 
 def part_bytes(size: int | None) -> int:
