@@ -38,6 +38,8 @@ def opened(data: bytes) -> Image.Image:
 def test_text_is_utf_8() -> None:
     assert logged.text("Größe\n", "notes.txt") == "Größe\n".encode()
     assert logged.text(17) == b"17"
+    assert logged.text("Größe".encode("latin-1")) == b"Gr\xf6\xdfe", "bytes are taken as they are"
+    assert logged.text(memoryview(b"as they are")) == b"as they are"
 
 
 def test_a_dict_is_json_whatever_is_in_it() -> None:

@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import contextvars
 import dataclasses
+import inspect
 import io
 import math
+import pydoc
 import signal
 import sys
 import threading
@@ -332,3 +334,21 @@ def test_a_run_shows_what_did_not_arrive(
         ["refused", "1,234", "values,", "params", "and", "tags"],
         ["lost", "5", "records"],
     ]
+
+
+@pytest.mark.parametrize("kind", [penstock.Client, penstock.AsyncClient])
+@pytest.mark.parametrize(
+    "name", ["upload_artifact", "upload_artifacts", "download_artifacts", "read_artifact", "get_run", "list_artifacts"]
+)
+def test_help_shows_what_callers_give(kind: Any, name: str) -> None:
+    method = getattr(kind(NOBODY), name)
+    assert next(iter(inspect.signature(method).parameters)) == "run_id"
+    for told in (pydoc.plain(pydoc.render_doc(method)), pydoc.plain(pydoc.render_doc(getattr(kind, name)))):
+        assert "wire" not in told
+        assert "(run_id: " in told or "(self, run_id: " in told
+    assert "Flow" not in str(inspect.signature(method))
+
+
+def test_methods_may_be_called_by_way_of_the_class() -> None:
+    with pytest.raises(ValueError, match="bytes have no name"):
+        penstock.Client.upload_artifact(penstock.Client(NOBODY), "0" * 32, b"")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
@@ -58,6 +59,9 @@ class Call(Generic[P, T]):
     def __init__(self, flow: Callable[P, Flow[T]]) -> None:
         self._flow = flow
         functools.update_wrapper(self, flow)  # type: ignore[arg-type]
+        signature = inspect.signature(flow)
+        returned = str(signature.return_annotation).removeprefix("Flow[").removesuffix("]")
+        self._signature = signature.replace(return_annotation=returned)  # as callers see it
 
     @overload
     def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
@@ -73,6 +77,7 @@ class Call(Generic[P, T]):
         def method(*args: P.args, **kwargs: P.kwargs) -> Any:
             return client._carry(self._flow(*args, **kwargs))
 
+        method.__signature__ = self._signature  # type: ignore[attr-defined]
         return method
 
 

@@ -19,7 +19,9 @@ from penstock.calls import need
 
 
 def text(content: object, path: str = "") -> bytes:
-    """As UTF-8, whatever the path ends in."""
+    """As UTF-8, whatever the path ends in. Bytes are taken as they are."""
+    if isinstance(content, (bytes, bytearray, memoryview)):
+        return bytes(content)
     return (content if isinstance(content, str) else str(content)).encode("utf-8", "surrogatepass")
 
 
