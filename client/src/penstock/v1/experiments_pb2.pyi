@@ -165,10 +165,12 @@ class DeleteExperimentTagsResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class DeleteExperimentRequest(_message.Message):
-    __slots__ = ("experiment_id",)
+    __slots__ = ("experiment_id", "force")
     EXPERIMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     experiment_id: str
-    def __init__(self, experiment_id: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, experiment_id: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class DeleteExperimentResponse(_message.Message):
     __slots__ = ()

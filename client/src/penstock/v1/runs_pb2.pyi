@@ -272,10 +272,12 @@ class DeleteRunTagsResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class DeleteRunRequest(_message.Message):
-    __slots__ = ("run_id",)
+    __slots__ = ("run_id", "force")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
-    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class DeleteRunResponse(_message.Message):
     __slots__ = ()

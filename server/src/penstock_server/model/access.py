@@ -40,7 +40,12 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The authorised caller of one request. Every use case takes one, first."""
+    """The authorised caller of one request. Every use case takes one, first.
+
+    `user` is who is behind it, for histories: as the client tells, until there are accounts.
+    """
 
     principal: str
     workspace_id: WorkspaceId
+    user: str = "anonymous"
+    request_id: str = ""

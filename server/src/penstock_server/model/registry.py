@@ -1,0 +1,240 @@
+"""The model registry: registered models, their versions, and the stages and aliases that say which is which."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NewType
+
+from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.limits import check_text
+from penstock_server.model.runs import RunId
+
+ModelId = NewType("ModelId", int)
+
+NAME_LIMIT = 256
+ALIAS_LIMIT = 255
+DESCRIPTION_LIMIT = 5_000
+SOURCE_LIMIT = 5_000
+MESSAGE_LIMIT = 1_000
+TAG_KEY_LIMIT = 250
+TAG_VALUE_LIMIT = 100_000
+VERSION_MAX = 2**31 - 1
+
+LATEST = "latest"
+_ALIAS = re.compile(r"[\w-]+")
+_LIKE_A_VERSION = re.compile(r"v?\d+", re.IGNORECASE)
+
+
+class Stage(enum.IntEnum):
+    """Where a version stands on its way to users; the numbers of the protocol and of the tables."""
+
+    NONE = 1
+    STAGING = 2
+    PRODUCTION = 3
+    ARCHIVED = 4
+
+    @property
+    def label(self) -> str:
+        """As people write it: None, Staging, Production, Archived."""
+        return self.name.capitalize()
+
+    @classmethod
+    def called(cls, text: str) -> Stage | None:
+        """The stage of that name, in any case; None when there is none."""
+        return cls.__members__.get(text.upper())
+
+
+class VersionStatus(enum.IntEnum):
+    """Whether the bytes of a version are there; the numbers of the protocol and of the tables."""
+
+    PENDING = 1
+    READY = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version of a registered model. Times are ms since 1970 UTC."""
+
+    id: int
+    model_id: ModelId
+    name: str
+    version: int
+    run_id: RunId | None
+    path: str
+    source: str
+    status: VersionStatus
+    status_message: str
+    stage: Stage
+    description: str
+    created_by: str
+    created_ms: int
+    updated_ms: int
+    tags: dict[str, str] = field(default_factory=dict)
+    aliases: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What guards an alias or a stage: `target` is @alias or a stage's label."""
+
+    target: str
+    gates: tuple[str, ...]
+    approvals: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredModel:
+    """A named line of versions. Times are ms since 1970 UTC."""
+
+    id: ModelId
+    name: str
+    description: str
+    last_version: int
+    created_by: str
+    created_ms: int
+    updated_ms: int
+    tags: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, int] = field(default_factory=dict)
+    latest: list[ModelVersion] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """What a caller says of a version to be made; see CreateModelVersionRequest."""
+
+    name: str
+    run_id: RunId | None = None
+    path: str = ""
+    source: str = ""
+    status: VersionStatus = VersionStatus.READY
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    create_model: bool = False
+
+
+class EventKind(enum.IntEnum):
+    """What has happened; the numbers of the protocol, which says what `key`, `before` and `after` are."""
+
+    MODEL_CREATED = 1
+    MODEL_RENAMED = 2
+    MODEL_UPDATED = 3
+    MODEL_DELETED = 4
+    MODEL_TAG_SET = 5
+    MODEL_TAG_DELETED = 6
+    VERSION_CREATED = 7
+    VERSION_UPDATED = 8
+    VERSION_DELETED = 9
+    VERSION_TAG_SET = 10
+    VERSION_TAG_DELETED = 11
+    STAGE_CHANGED = 12
+    ALIAS_SET = 13
+    ALIAS_DELETED = 14
+    POLICY_SET = 15
+    POLICY_DELETED = 16
+    PROMOTION_REQUESTED = 17
+    PROMOTION_APPROVED = 18
+    PROMOTION_REJECTED = 19
+    PROMOTED = 20
+    SOURCE_DELETED = 21
+
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that a transaction does to a model, for its history."""
+
+    kind: EventKind
+    version: int = 0
+    key: str = ""
+    before: Mapping[str, str] = _NOTHING
+    after: Mapping[str, str] = _NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has happened. `by` is who did it, `at_ms` when, `request_id` in which request."""
+
+    id: int
+    name: str
+    what: Happening
+    by: str
+    at_ms: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """What names a version: of `version`, `alias` and `stage` one; with none of them, the newest is meant."""
+
+    name: str
+    version: int | None = None
+    alias: str | None = None
+    stage: Stage | None = None
+
+
+def parse_ref(text: str, where: str = "ref") -> Ref:
+    """`models:/name/3`, `…/Production`, `…/latest`, `…@alias`; also without `models:/`. Raises InvalidArgument."""
+    check_text(where, text, NAME_LIMIT + ALIAS_LIMIT + len("models://"), empty=False)
+    name, slash, which = text.removeprefix("models:/").partition("/")
+    if slash:
+        check_name(name, where)
+        if which.isascii() and which.isdecimal() and 1 <= int(which[:11]) <= VERSION_MAX:
+            return Ref(name, version=int(which[:11]))
+        if which.lower() == LATEST:
+            return Ref(name)
+        if (stage := Stage.called(which)) is not None:
+            return Ref(name, stage=stage)
+    else:
+        name, at, alias = name.rpartition("@")
+        if at:
+            return Ref(check_name(name, where), alias=check_alias(alias, where))
+    raise InvalidArgument(
+        where, f"{text[:80]!r} names no version: write models:/name/3, models:/name/Production or models:/name@alias"
+    )
+
+
+def check_name(name: str, where: str = "name") -> str:
+    """A model's name: 1 to 256 characters, neither / nor : among them. Raises InvalidArgument."""
+    check_text(where, name, NAME_LIMIT, empty=False)
+    if not name.strip():
+        raise InvalidArgument(where, "must not be blank")
+    for character in "/:":
+        if character in name:
+            raise InvalidArgument(
+                where, f"{name!r} has a {character} in it, which references such as models:/name/3 need"
+            )
+    return name
+
+
+def check_version(version: int, where: str = "version") -> int:
+    """A version's number. Raises InvalidArgument."""
+    if not 1 <= version <= VERSION_MAX:
+        raise InvalidArgument(where, f"{version} is no version's number; they begin with 1")
+    return version
+
+
+def check_alias(alias: str, where: str = "alias") -> str:
+    """An alias, which must not look like a version, `latest` or a stage. Raises InvalidArgument."""
+    check_text(where, alias, ALIAS_LIMIT, empty=False)
+    if not _ALIAS.fullmatch(alias):
+        raise InvalidArgument(where, f"{alias!r} is no alias: letters, digits, _ and - make one")
+    if alias.lower() == LATEST or _LIKE_A_VERSION.fullmatch(alias) or Stage.called(alias) is not None:
+        raise InvalidArgument(where, f"{alias!r} would be taken for a version or a stage; take another alias")
+    return alias
+
+
+def check_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Tags of a model or version. Raises InvalidArgument."""
+    for key, value in tags.items():
+        check_text("tag key", key, TAG_KEY_LIMIT, empty=False)
+        check_text(f"value of tag {key!r}", value, TAG_VALUE_LIMIT)
+    return tags
