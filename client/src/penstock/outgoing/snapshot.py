@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
@@ -23,26 +24,22 @@ def take(source: Path, target: Path, *, durable: bool = False) -> int:
 
     Blocks are shared where the file system can do that (Btrfs, XFS), and then it takes no time and no room.
     """
-    with open_plain(source) as given:
-        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        try:
-            size = _copy(given.fileno(), descriptor)
-            if durable:
-                os.fsync(descriptor)
-        except BaseException:
-            with suppress(OSError):
-                target.unlink()
-            raise
-        finally:
-            os.close(descriptor)
-    return size
+    with open_plain(source) as given, _made(target, durable=durable) as descriptor:
+        return _copy(given.fileno(), descriptor)
 
 
 def write(data: bytes, target: Path, *, durable: bool = False) -> None:
     """Make a file of some bytes. Raises OSError; then there is none."""
+    with _made(target, durable=durable) as descriptor:
+        _write(descriptor, data)
+
+
+@contextmanager
+def _made(target: Path, *, durable: bool) -> Iterator[int]:
+    """A new file. It is gone again when what is done with it raises."""
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     try:
-        _write(descriptor, data)
+        yield descriptor
         if durable:
             os.fsync(descriptor)
     except BaseException:
