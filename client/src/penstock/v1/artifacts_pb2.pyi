@@ -252,12 +252,14 @@ class StatArtifactResponse(_message.Message):
     def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ...) -> None: ...
 
 class DeleteArtifactRequest(_message.Message):
-    __slots__ = ("run_id", "path")
+    __slots__ = ("run_id", "path", "force")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     path: str
-    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class DeleteArtifactResponse(_message.Message):
     __slots__ = ("deleted",)
