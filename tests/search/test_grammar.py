@@ -11,11 +11,12 @@ from penstock_server.model.errors import InvalidFilter
 from penstock_server.model.search import (
     CONDITION_LIMIT,
     DEPTH_LIMIT,
-    EXPERIMENTS,
     ORDER_LIMIT,
     Query,
     parse_experiments,
+    parse_models,
     parse_runs,
+    parse_versions,
 )
 from penstock_server.model.search_tokens import TEXT_LIMIT
 from penstock_server.model.search_tree import (
@@ -32,13 +33,13 @@ from penstock_server.model.search_tree import (
 )
 
 NUMBERS = st.floats(allow_nan=False)
+PARSERS = (parse_runs, parse_experiments, parse_models, parse_versions)
 
 
 @settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_a_tree_written_and_read_is_the_same_tree(data: st.DataObject) -> None:
-    schema = data.draw(st.sampled_from(SCHEMAS))
-    parse = parse_experiments if schema is EXPERIMENTS else parse_runs
+    schema, parse = data.draw(st.sampled_from(list(zip(SCHEMAS, PARSERS, strict=True))))
     where = data.draw(conditions(schema, any_key, storable, NUMBERS))
     order = data.draw(orders(schema, any_key))
     text = write(where, data)
@@ -55,7 +56,7 @@ WORDS += ["\\", "\0", "\ud800", "tags.\u2028"]
 )
 def test_any_text_is_read_or_refused(text: str) -> None:
     positions: list[int] = []
-    for parse in (parse_runs, parse_experiments):
+    for parse in PARSERS:
         for arguments in ((text, []), ("", [text])):
             try:
                 parse(*arguments)
@@ -192,6 +193,55 @@ def test_experiments_have_their_own_fields(text: str) -> None:
         parse_experiments(text)
     with pytest.raises(InvalidFilter, match="not sorted by tags"):
         parse_experiments("", ["tags.a"])
+
+
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("version_number >= 3", Comparison(attribute("version", Type.VERSION), Operator.GE, 3)),
+        ("version IN ('1', 2)", Membership(attribute("version", Type.VERSION), (1, 2))),
+        ("current_stage = 'production'", Comparison(attribute("stage", Type.STAGE), Operator.EQ, "PRODUCTION")),
+        ("attributes.stage != 'None'", Comparison(attribute("stage", Type.STAGE), Operator.NE, "NONE")),
+        ("status = 'Ready'", Comparison(attribute("status", Type.VERSION_STATUS), Operator.EQ, "READY")),
+        ("aliases = 'champion'", Comparison(attribute("alias", Type.TEXT), Operator.EQ, "champion")),
+        ("source_path LIKE 's3:%'", Comparison(attribute("source", Type.TEXT), Operator.LIKE, "s3:%")),
+        ("last_updated_timestamp < 5", Comparison(attribute("last_update_time", Type.TIME), Operator.LT, 5)),
+        ("timestamp < 5", Comparison(attribute("last_update_time", Type.TIME), Operator.LT, 5)),
+        ("creation_timestamp < 5", Comparison(attribute("creation_time", Type.TIME), Operator.LT, 5)),
+        ("run_id IN ('A-b')", Membership(attribute("run_id", Type.RUN_ID), ("ab",))),
+    ],
+)
+def test_what_a_filter_of_versions_means(text: str, tree: object) -> None:
+    assert parse_versions(text).where == tree
+
+
+@pytest.mark.parametrize(
+    ("filter", "order", "position", "expected"),
+    [
+        ("stage = 'Live'", "name", 8, "'None', 'Staging', 'Production', 'Archived'"),
+        ("status = 'RUNNING'", "name", 9, "'PENDING', 'READY', 'FAILED'"),
+        ("version = 1.5", "name", 10, "a version's number"),
+        ("version LIKE '1%'", "name", 8, "=, !=, >, >="),
+        ("alias > 'a'", "name", 6, "=, !=, [NOT] LIKE"),
+        ("metrics.a > 1", "name", 0, "tags.<key>, name, version"),
+        ("", "alias", 0, "model versions may have several of alias"),
+        ("", "tags.a", 0, "model versions are not sorted by tags"),
+    ],
+)
+def test_a_bad_search_of_versions_is_told(filter: str, order: str, position: int, expected: str) -> None:  # noqa: A002
+    with pytest.raises(InvalidFilter) as caught:
+        parse_versions(filter, [order])
+    assert caught.value.position == position
+    assert expected in caught.value.expected
+
+
+def test_models_have_the_fields_of_their_versions_but_no_order_by_them() -> None:
+    for name in ("alias", "stage", "run_id", "source"):
+        assert parse_models(f"{name} IS NULL").where
+        with pytest.raises(InvalidFilter, match="registered models may have several of"):
+            parse_models("", [name])
+    with pytest.raises(InvalidFilter, match=r"tags\.<key>, name, description"):
+        parse_models("version = 1")
 
 
 def test_depth_and_number_are_bounded() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from penstock_server.model.search import EXPERIMENTS, RUNS, Schema
+from penstock_server.model.search import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Schema
 from penstock_server.model.search_tree import (
+    NAMED,
     And,
     Comparison,
     Condition,
@@ -60,6 +61,12 @@ def values(kind: Type, texts: st.SearchStrategy[str], numbers: st.SearchStrategy
             return st.sampled_from(["RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED"])
         case Type.LIFECYCLE:
             return st.sampled_from(["ACTIVE", "DELETED"])
+        case Type.VERSION:
+            return st.integers(0, 4) | st.just(2**40)
+        case Type.VERSION_STATUS:
+            return st.sampled_from(["PENDING", "READY", "FAILED"])
+        case Type.STAGE:
+            return st.sampled_from(["NONE", "STAGING", "PRODUCTION", "ARCHIVED"])
         case Type.RUN_ID:
             return st.integers(0, 30).map(lambda number: f"{number:032x}") | st.sampled_from(["", "abc", "7"])
         case Type.TEXT:
@@ -76,10 +83,10 @@ def leaves(draw, schema, keys, texts, numbers) -> Condition:  # type: ignore[no-
         return Presence(subject, draw(st.booleans()))
     if shape == "in":
         return Membership(subject, tuple(draw(st.lists(of_kind, min_size=1, max_size=3))), draw(st.booleans()))
-    if shape == "like" and kind in (Type.TEXT, Type.RUN_ID, Type.STATUS, Type.LIFECYCLE):
+    if shape == "like" and kind in (Type.TEXT, Type.RUN_ID, *NAMED):
         wild = st.sampled_from(["%", "_", "%a", "a%", "R%", "%n%", "%1%", "0%", "x\\%", "x\\%%", "\\\\%", "____"])
         return Comparison(subject, draw(st.sampled_from(PATTERNS)), draw(wild | texts.filter(whole_pattern)))
-    operators = ORDERED if kind in (Type.NUMBER, Type.TIME) else ORDERED[:2]
+    operators = ORDERED if kind in (Type.NUMBER, Type.TIME, Type.VERSION) else ORDERED[:2]
     return Comparison(subject, draw(st.sampled_from(operators)), draw(of_kind))
 
 
@@ -98,7 +105,10 @@ def conditions(
 
 
 def orders(schema: Schema, keys: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[Order, ...]]:
-    sortable = fields(schema, keys).filter(lambda each: each.entity in schema.sortable)
+    several = {(Entity.ATTRIBUTE, name) for name in schema.many}
+    sortable = fields(schema, keys).filter(
+        lambda each: each.entity in schema.sortable and (each.entity, each.key) not in several
+    )
     item = st.builds(Order, sortable, st.booleans())
     return st.lists(item, max_size=3, unique_by=lambda each: each.field).map(tuple)
 
@@ -148,7 +158,7 @@ def write_field(subject: Field, pick: st.DataObject) -> str:
 
 
 def write_value(subject: Field, value: Value, pick: st.DataObject) -> str:
-    if subject.type is Type.EXPERIMENT_ID and pick.draw(st.booleans()):
+    if subject.type in (Type.EXPERIMENT_ID, Type.VERSION) and pick.draw(st.booleans()):
         return f"'{value}'"
     if isinstance(value, str):
         return quote(value, pick.draw(st.sampled_from(["'", '"'])))
@@ -164,4 +174,4 @@ def write_order(order: Order, pick: st.DataObject) -> str:
     return write_field(order.field, pick) + direction
 
 
-SCHEMAS = (RUNS, EXPERIMENTS)
+SCHEMAS = (RUNS, EXPERIMENTS, MODELS, MODEL_VERSIONS)

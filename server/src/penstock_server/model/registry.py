@@ -6,9 +6,9 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import NewType
 
+from penstock_server.model.access import WorkspaceId
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.limits import check_text
 from penstock_server.model.runs import RunId
@@ -54,6 +54,15 @@ class VersionStatus(enum.IntEnum):
     PENDING = 1
     READY = 2
     FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model, and where it belongs."""
+
+    workspace_id: WorkspaceId
+    model_id: ModelId
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +154,6 @@ class EventKind(enum.IntEnum):
     SOURCE_DELETED = 21
 
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class Happening:
     """Something that a transaction does to a model, for its history."""
@@ -155,8 +161,8 @@ class Happening:
     kind: EventKind
     version: int = 0
     key: str = ""
-    before: Mapping[str, str] = _NOTHING
-    after: Mapping[str, str] = _NOTHING
+    before: Mapping[str, str] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

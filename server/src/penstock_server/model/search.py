@@ -9,21 +9,20 @@
     field      = metrics.key | params.key | tags.key | [attributes.]name
 
 docs/search.md tells users what each of them means; model/search_tree.py has the
-tree, model/search_tokens.py the words.
+tree, model/search_tokens.py the words, model/search_schemas.py each noun's fields.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
 from penstock_server.model.errors import InvalidFilter
-from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.limits import INT64_MAX, INT64_MIN
-from penstock_server.model.runs import RunStatus
+from penstock_server.model.search_schemas import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Schema
 from penstock_server.model.search_tokens import Kind, Token, tokens
 from penstock_server.model.search_tree import (
+    NAMED,
     And,
     Comparison,
     Condition,
@@ -44,82 +43,27 @@ __all__ = [
     "CONDITION_LIMIT",
     "DEPTH_LIMIT",
     "EXPERIMENTS",
+    "MODELS",
+    "MODEL_VERSIONS",
     "ORDER_LIMIT",
     "RUNS",
     "Query",
+    "Schema",
     "parse_experiments",
+    "parse_models",
     "parse_runs",
+    "parse_versions",
 ]
 
 DEPTH_LIMIT = 50  # parentheses and NOTs inside one another
 CONDITION_LIMIT = 100
 ORDER_LIMIT = 10
 
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """What can be asked of one noun."""
-
-    noun: str
-    entities: Mapping[str, Entity]
-    attributes: Mapping[str, Type]
-    sortable: frozenset[Entity]
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-
-
-_ATTRIBUTE_WORDS = dict.fromkeys(("attributes", "attribute", "attr"), Entity.ATTRIBUTE)
-_TAG_WORDS = dict.fromkeys(("tags", "tag"), Entity.TAG)
-
-RUNS = Schema(
-    noun="runs",
-    entities={
-        **dict.fromkeys(("metrics", "metric"), Entity.METRIC),
-        **dict.fromkeys(("params", "param", "parameters", "parameter"), Entity.PARAM),
-        **_TAG_WORDS,
-        **_ATTRIBUTE_WORDS,
-        "run": Entity.ATTRIBUTE,
-    },
-    attributes={
-        "run_id": Type.RUN_ID,
-        "run_name": Type.TEXT,
-        "status": Type.STATUS,
-        "start_time": Type.TIME,
-        "end_time": Type.TIME,
-        "user_id": Type.TEXT,
-        "experiment_id": Type.EXPERIMENT_ID,
-        "parent_run_id": Type.RUN_ID,
-        "git_commit": Type.TEXT,
-        "source_name": Type.TEXT,
-        "lifecycle": Type.LIFECYCLE,
-    },
-    sortable=frozenset(Entity),
-    aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
-    refused={"artifact_uri": "another attribute: where artifacts are kept is the server's affair, search by run_id"},
-)
-EXPERIMENTS = Schema(
-    noun="experiments",
-    entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS, "experiment": Entity.ATTRIBUTE},
-    attributes={
-        "name": Type.TEXT,
-        "experiment_id": Type.EXPERIMENT_ID,
-        "creation_time": Type.TIME,
-        "last_update_time": Type.TIME,
-        "lifecycle": Type.LIFECYCLE,
-    },
-    sortable=frozenset((Entity.ATTRIBUTE,)),
-    aliases={"created": "creation_time", "lifecycle_stage": "lifecycle"},
-    refused={"artifact_location": "another attribute: where artifacts are kept is the server's affair"},
-)
-
 _ORDERED = frozenset((Operator.EQ, Operator.NE, Operator.GT, Operator.GE, Operator.LT, Operator.LE))
+_IN_ORDER = (Type.NUMBER, Type.TIME, Type.VERSION)
 _EQUAL = frozenset((Operator.EQ, Operator.NE))
 _LIKE = {"LIKE": (Operator.LIKE, Operator.NOT_LIKE), "ILIKE": (Operator.ILIKE, Operator.NOT_ILIKE)}
-_NO_PATTERNS = (Type.NUMBER, Type.TIME, Type.EXPERIMENT_ID)
-_NAMES: dict[Type, frozenset[str]] = {
-    Type.STATUS: frozenset(status.name for status in RunStatus),
-    Type.LIFECYCLE: frozenset(stage.name for stage in Lifecycle),
-}
+_NO_PATTERNS = (*_IN_ORDER, Type.EXPERIMENT_ID)
 
 
 def parse_runs(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
@@ -130,6 +74,16 @@ def parse_runs(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A00
 def parse_experiments(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
     """A search of experiments. Raises InvalidFilter."""
     return _parse(EXPERIMENTS, filter, order_by)
+
+
+def parse_models(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of registered models. Raises InvalidFilter."""
+    return _parse(MODELS, filter, order_by)
+
+
+def parse_versions(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of model versions. Raises InvalidFilter."""
+    return _parse(MODEL_VERSIONS, filter, order_by)
 
 
 def _parse(schema: Schema, text: str, order_by: Sequence[str]) -> Query:
@@ -173,6 +127,9 @@ class _Parser:
         key = self._field()
         if key.entity not in self.schema.sortable:
             raise self._error(f"an attribute: {self.schema.noun} are not sorted by {key.entity.value}", self.tokens[0])
+        if key.entity is Entity.ATTRIBUTE and key.key in self.schema.many:
+            expected = f"an attribute of one value: {self.schema.noun} may have several of {key.key}"
+            raise self._error(expected, self.tokens[0])
         descending = self._word("DESC")
         if not descending:
             self._word("ASC")
@@ -218,7 +175,7 @@ class _Parser:
     def _test(self, subject: Field) -> Condition:
         start = self.here
         if start.kind is Kind.OPERATOR:
-            allowed = _ORDERED if subject.type in (Type.NUMBER, Type.TIME) else _EQUAL
+            allowed = _ORDERED if subject.type in _IN_ORDER else _EQUAL
             operator = next((each for each in allowed if each.value == start.text), None)
             if operator is None:
                 raise self._error(self._tests(subject))
@@ -238,7 +195,7 @@ class _Parser:
         raise self._error("IN, LIKE or ILIKE" if negated else self._tests(subject))
 
     def _tests(self, subject: Field) -> str:
-        if subject.type in (Type.NUMBER, Type.TIME):
+        if subject.type in _IN_ORDER:
             return "=, !=, >, >=, <, <=, [NOT] IN or IS [NOT] NULL"
         if subject.type in _NO_PATTERNS:
             return "=, !=, [NOT] IN or IS [NOT] NULL"
@@ -340,14 +297,14 @@ def _convert(kind: Type, token: Token) -> Value | None:
         return _number(token)
     if kind is Type.TIME:
         return _integer(token) if token.kind is Kind.NUMBER else None
-    if kind is Type.EXPERIMENT_ID:
+    if kind in (Type.EXPERIMENT_ID, Type.VERSION):
         digits = token.kind is Kind.STRING and token.value.isascii() and token.value.isdigit()
         return _integer(token) if digits or token.kind is Kind.NUMBER else None
     if token.kind is not Kind.STRING:
         return None
-    if kind in _NAMES:
+    if kind in NAMED:
         name = token.value.upper()
-        return name if name in _NAMES[kind] else None
+        return name if name in NAMED[kind].__members__ else None
     return token.value.lower().replace("-", "") if kind is Type.RUN_ID else token.value
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock_server.model.lifecycle import Lifecycle
+from penstock_server.model.registry import Stage, VersionStatus
 from penstock_server.model.runs import RunStatus
 
 Value = str | int | float
@@ -30,6 +32,18 @@ class Type(enum.Enum):
     EXPERIMENT_ID = "an experiment id"
     STATUS = "one of " + ", ".join(f"'{status.name}'" for status in RunStatus)
     LIFECYCLE = "one of " + ", ".join(f"'{stage.name}'" for stage in Lifecycle)
+    VERSION = "a version's number"
+    VERSION_STATUS = "one of " + ", ".join(f"'{status.name}'" for status in VersionStatus)
+    STAGE = "one of " + ", ".join(f"'{stage.label}'" for stage in Stage)
+
+
+# The types whose values are the names of numbers.
+NAMED: Mapping[Type, type[enum.IntEnum]] = {
+    Type.STATUS: RunStatus,
+    Type.LIFECYCLE: Lifecycle,
+    Type.VERSION_STATUS: VersionStatus,
+    Type.STAGE: Stage,
+}
 
 
 class Operator(enum.Enum):

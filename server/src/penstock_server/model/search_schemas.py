@@ -1,0 +1,117 @@
+"""What can be asked of each noun that is searched: its fields, and the other names that they go by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penstock_server.model.search_tree import Entity, Type
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What can be asked of one noun."""
+
+    noun: str
+    entities: Mapping[str, Entity]
+    attributes: Mapping[str, Type]
+    sortable: frozenset[Entity]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+    many: frozenset[str] = frozenset()  # attributes of which one thing may have several values
+
+
+_ATTRIBUTE_WORDS = dict.fromkeys(("attributes", "attribute", "attr"), Entity.ATTRIBUTE)
+_TAG_WORDS = dict.fromkeys(("tags", "tag"), Entity.TAG)
+
+RUNS = Schema(
+    noun="runs",
+    entities={
+        **dict.fromkeys(("metrics", "metric"), Entity.METRIC),
+        **dict.fromkeys(("params", "param", "parameters", "parameter"), Entity.PARAM),
+        **_TAG_WORDS,
+        **_ATTRIBUTE_WORDS,
+        "run": Entity.ATTRIBUTE,
+    },
+    attributes={
+        "run_id": Type.RUN_ID,
+        "run_name": Type.TEXT,
+        "status": Type.STATUS,
+        "start_time": Type.TIME,
+        "end_time": Type.TIME,
+        "user_id": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "parent_run_id": Type.RUN_ID,
+        "git_commit": Type.TEXT,
+        "source_name": Type.TEXT,
+        "lifecycle": Type.LIFECYCLE,
+    },
+    sortable=frozenset(Entity),
+    aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
+    refused={"artifact_uri": "another attribute: where artifacts are kept is the server's affair, search by run_id"},
+)
+EXPERIMENTS = Schema(
+    noun="experiments",
+    entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS, "experiment": Entity.ATTRIBUTE},
+    attributes={
+        "name": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "creation_time": Type.TIME,
+        "last_update_time": Type.TIME,
+        "lifecycle": Type.LIFECYCLE,
+    },
+    sortable=frozenset((Entity.ATTRIBUTE,)),
+    aliases={"created": "creation_time", "lifecycle_stage": "lifecycle"},
+    refused={"artifact_location": "another attribute: where artifacts are kept is the server's affair"},
+)
+
+# MLflow's names of what models and versions share.
+_REGISTRY_ALIASES = {
+    "aliases": "alias",
+    "created": "creation_time",
+    "creation_timestamp": "creation_time",
+    "current_stage": "stage",
+    "last_updated_timestamp": "last_update_time",
+    "source_path": "source",
+    "timestamp": "last_update_time",
+    "user_id": "created_by",
+}
+MODELS = Schema(
+    noun="registered models",
+    entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS},
+    attributes={
+        "name": Type.TEXT,
+        "description": Type.TEXT,
+        "created_by": Type.TEXT,
+        "creation_time": Type.TIME,
+        "last_update_time": Type.TIME,
+        "alias": Type.TEXT,
+        "stage": Type.STAGE,
+        "run_id": Type.RUN_ID,
+        "source": Type.TEXT,
+    },
+    sortable=frozenset((Entity.ATTRIBUTE,)),
+    aliases=_REGISTRY_ALIASES,
+    many=frozenset(("alias", "stage", "run_id", "source")),
+)
+MODEL_VERSIONS = Schema(
+    noun="model versions",
+    entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS},
+    attributes={
+        "name": Type.TEXT,
+        "version": Type.VERSION,
+        "run_id": Type.RUN_ID,
+        "source": Type.TEXT,
+        "path": Type.TEXT,
+        "stage": Type.STAGE,
+        "status": Type.VERSION_STATUS,
+        "alias": Type.TEXT,
+        "description": Type.TEXT,
+        "created_by": Type.TEXT,
+        "creation_time": Type.TIME,
+        "last_update_time": Type.TIME,
+    },
+    sortable=frozenset((Entity.ATTRIBUTE,)),
+    aliases={**_REGISTRY_ALIASES, "version_number": "version"},
+    many=frozenset(("alias",)),
+)
