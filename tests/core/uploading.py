@@ -11,6 +11,7 @@ from typing import Any
 from penstock_server.blobs import Store
 from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.uploads import Uploads
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import Artifact, UploadId
 from penstock_server.model.errors import NotFound
@@ -54,13 +55,22 @@ class Stream:
 class Place:
     """A server process's uploads and artifacts, on one run."""
 
-    def __init__(self, db: Database, store: Store, run_id: RunId, *, direct: bool = False) -> None:
+    def __init__(
+        self,
+        db: Database,
+        store: Store,
+        run_id: RunId,
+        *,
+        direct: bool = False,
+        precedence: Precedence | None = None,
+    ) -> None:
         self.db = db
         self.store = store
         self.run_id = run_id
         self.nudged = 0
-        self.uploads = Uploads(db, store, direct=direct)
-        self.artifacts = Artifacts(db, store, direct=direct, nudge=self._nudge)
+        precedence = precedence or Precedence()
+        self.uploads = Uploads(db, store, precedence, direct=direct)
+        self.artifacts = Artifacts(db, store, precedence, direct=direct, nudge=self._nudge)
 
     def _nudge(self) -> None:
         self.nudged += 1

@@ -17,6 +17,7 @@ from penstock_server.core.access import Access
 from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.runs import Runs
 from penstock_server.core.uploads import Uploads
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import LocalRoot
 from penstock_server.model.runs import NewRun
@@ -55,14 +56,14 @@ async def test_a_download_that_is_not_read_ends(db: Database, tmp_path: Path, mo
     caller = Caller("tester", WorkspaceId(1))
     run = await Runs(db, lambda _: None).create(caller, NewRun())
     store = Watched(LocalRoot(str(tmp_path)))
-    uploads = Uploads(db, store, direct=False)
+    uploads = Uploads(db, store, Precedence(), direct=False)
 
     async def contents() -> AsyncIterator[bytes | Trailer]:
         for _ in range(SIZE // MIB):
             yield bytes(MIB)
 
     await uploads.receive(caller, NewUpload(run.id, "a", SIZE), b"", contents())
-    service = ArtifactService(Artifacts(db, store, direct=False, nudge=lambda: None), uploads, 4 * MIB)
+    service = ArtifactService(Artifacts(db, store, Precedence(), direct=False, nudge=lambda: None), uploads, 4 * MIB)
     server = Server(4 * MIB, shared=False, artifacts_only=True)
     server.register(Access(db), {"ArtifactService": service})
     port = server.bind("127.0.0.1:0")

@@ -195,8 +195,8 @@ async def _work(
         sweeper = Sweeper(db, store, resume_ms(settings))
         watched = state.store = Watched(store)
         direct = settings.artifacts_mode == "direct"
-        artifacts = Artifacts(db, watched, direct=direct, nudge=sweeper.nudge)
-        uploads = Uploads(db, watched, direct=direct)
+        artifacts = Artifacts(db, watched, ingest.precedence, direct=direct, nudge=sweeper.nudge)
+        uploads = Uploads(db, watched, ingest.precedence, direct=direct)
         limit = settings.max_message_bytes
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),

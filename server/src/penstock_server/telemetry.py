@@ -35,6 +35,9 @@ artifact_uploads = Counter(
 artifact_buffer_bytes = Gauge(
     "penstock_artifact_buffer_bytes", "Parts being gathered or stored.", multiprocess_mode="livesum"
 )
+artifact_held_seconds = Counter(
+    "penstock_artifact_held_seconds", "How long bytes of artifacts waited because metrics go first, of all streams."
+)
 artifact_store_up = Gauge(
     "penstock_artifact_store_up", "1 while the artifacts' store works, else 0.", multiprocess_mode="livemin"
 )

@@ -9,6 +9,7 @@ import structlog
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model import pages
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import Artifact, check_directory, check_path, check_sha256
@@ -27,10 +28,13 @@ log = structlog.get_logger(__name__)
 class Artifacts:
     """Finds, reads and deletes artifacts. Everything may raise InvalidArgument, NotFound of the run, Unavailable."""
 
-    def __init__(self, db: Database, store: Store, *, direct: bool, nudge: Callable[[], None]) -> None:
+    def __init__(
+        self, db: Database, store: Store, precedence: Precedence, *, direct: bool, nudge: Callable[[], None]
+    ) -> None:
         """With `direct`, callers may read the store themselves. `nudge` is told when there is something to remove."""
         self._db = db
         self._store = store
+        self._precedence = precedence
         self._direct = direct
         self._nudge = nudge
 
@@ -108,6 +112,7 @@ class Artifacts:
         try:
             async with aclosing(self._store.read(stored.key, offset, left)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
+                    await self._precedence.give_way()
                     left -= len(chunk)
                     telemetry.artifact_bytes.labels("out").inc(len(chunk))
                     yield chunk

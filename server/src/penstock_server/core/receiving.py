@@ -17,6 +17,7 @@ from penstock_server import telemetry
 from penstock_server.blobs.store import Store
 from penstock_server.core import wholes
 from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.artifacts import Part, UploadId, check_size
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError, Unavailable
 from penstock_server.model.uploads import Trailer, Upload
@@ -62,12 +63,20 @@ class Receiving:
     """What comes in one stream, after the parts that are stored already."""
 
     def __init__(
-        self, db: Database, store: Store, budget: Budget, upload: Upload, stored: Sequence[Part], digest: _Hash | None
+        self,
+        db: Database,
+        store: Store,
+        budget: Budget,
+        precedence: Precedence,
+        upload: Upload,
+        stored: Sequence[Part],
+        digest: _Hash | None,
     ) -> None:
         """`digest` is of the parts in `stored`; None when it is not known."""
         self._db = db
         self._store = store
         self._budget = budget
+        self._precedence = precedence
         self._upload = upload
         self._token = upload.token
         self._held = 0
@@ -150,6 +159,7 @@ class Receiving:
         if size is not None and self.received + len(left) > size:
             raise ContentMismatch("size", f"{size} bytes were told of {self._upload.path!r}, and more have come")
         check_size(self.received + len(left))
+        await self._precedence.give_way()
         while left:
             if self._filled == part_bytes:
                 await self._send_off(group)

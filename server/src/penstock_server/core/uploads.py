@@ -17,6 +17,7 @@ from penstock_server.core.direct import Direct
 from penstock_server.core.ledger import Ledger
 from penstock_server.core.receiving import Digests, Receiving, only
 from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import (
     MIB,
@@ -65,10 +66,11 @@ class _Live:
 class Uploads:
     """Brings files in. Everything may raise InvalidArgument, NotFound and NotActive of the run, and Unavailable."""
 
-    def __init__(self, db: Database, store: Store, *, direct: bool) -> None:
+    def __init__(self, db: Database, store: Store, precedence: Precedence, *, direct: bool) -> None:
         """With `direct`, files can go straight to the store."""
         self._db = db
         self._store = store
+        self._precedence = precedence
         self._ledger = Ledger(db)
         self._direct = Direct(db, store, self._ledger) if direct else None
         self._budget = Budget(BUFFER_BYTES, self._measure)
@@ -180,7 +182,7 @@ class Uploads:
         live = self._live[upload.id] = _Live(upload.attempt, task)
         digest = self._digests.take(upload.id, stored)
         budget = self._budget if upload.size is None or upload.size > _SMALL_BYTES else self._small_budget
-        receiving = Receiving(self._db, self._store, budget, upload, stored, digest)
+        receiving = Receiving(self._db, self._store, budget, self._precedence, upload, stored, digest)
         try:
             async with self._beating(upload):
                 trailer = await receiving.receive(data, contents)

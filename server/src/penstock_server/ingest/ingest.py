@@ -17,6 +17,7 @@ from penstock_server.ingest.compactor import Compactor
 from penstock_server.ingest.frames import Frames
 from penstock_server.ingest.parcels import Clash, Parcel
 from penstock_server.ingest.pipeline import Pipeline
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.ingest.shapes import Shape, Shapes
 from penstock_server.ingest.writer import Writer
 from penstock_server.model.access import Caller
@@ -48,13 +49,14 @@ class Ingest:
     """Everything between a door that brings points and PostgreSQL that keeps them."""
 
     def __init__(self, db: Database, budget_bytes: int) -> None:
+        self.precedence = Precedence()
         self._db = db
         self._budget = Budget(budget_bytes)
         self._shapes = Shapes(db)
         self._compactor = Compactor(db)
         self._announcer = Announcer(db)
         aside = round(_ASIDE * budget_bytes)
-        self._pipelines = [Pipeline(db, self._left, self._committed, aside) for _ in range(_PIPELINES)]
+        self._pipelines = [Pipeline(db, self.precedence, self._left, self._committed, aside) for _ in range(_PIPELINES)]
         self._writers: dict[WriterId, Writer] = {}
         self._all_closed = asyncio.Event()
         self._all_closed.set()

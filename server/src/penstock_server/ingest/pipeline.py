@@ -21,6 +21,7 @@ from penstock_server import telemetry
 from penstock_server.ingest.aside import LEAST_PATIENCE, Aside
 from penstock_server.ingest.commit import Outcome, OutcomeUnknown, Refused, commit
 from penstock_server.ingest.parcels import Clash, Parcel
+from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.errors import InvalidArgument, Unavailable
 from penstock_server.model.runs import format_run_id
 from penstock_server.model.streams import Reject
@@ -41,13 +42,19 @@ class Pipeline:
     """Commits parcels in the order in which they are put, until it is cancelled."""
 
     def __init__(
-        self, db: Database, done: Callable[[Parcel], None], committed: Callable[[Parcel], None], aside_bytes: int
+        self,
+        db: Database,
+        precedence: Precedence,
+        done: Callable[[Parcel], None],
+        committed: Callable[[Parcel], None],
+        aside_bytes: int,
     ) -> None:
         """`done` is told of each parcel that has left, one way or the other; before it `committed`, of the durable.
 
         Of the runs that wait for somebody's rows it keeps `aside_bytes` at most.
         """
         self._db = db
+        self._precedence = precedence
         self._done = done
         self._committed = committed
         self._queue: deque[Parcel] = deque()
@@ -128,7 +135,8 @@ class Pipeline:
             try:
                 if self._conn is None:
                     self._conn = await self._db.connect(lock_seconds=_PATIENCE)
-                outcome = await commit(self._conn, taken, patience)
+                with self._precedence.flushing(sum(parcel.size for parcel in taken)):
+                    outcome = await commit(self._conn, taken, patience)
             except Refused as refusal:
                 self.failing_since = None
                 await self._refuse(taken, refusal.error)
