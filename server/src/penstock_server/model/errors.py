@@ -9,6 +9,8 @@
     │   └── ParamChanged           params are written once
     ├── FailedPrecondition         not in the state that the call needs
     │   ├── NotActive              it is deleted
+    │   ├── AliasMoved             an alias is not where the caller thinks
+    │   ├── Guarded                only a promotion gets there
     │   └── StoreRefused           the artifacts' store does not work as it is set up
     ├── PermissionDenied
     ├── SequenceGap                a writer skipped records
@@ -25,6 +27,8 @@ Anything else that reaches a door is a bug.
 """
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 
 class PenstockError(Exception):
@@ -104,6 +108,34 @@ class NotActive(FailedPrecondition):
         super().__init__(f"{kind} {key} is deleted; restore it first")
         self.kind = kind
         self.key = key
+
+
+class AliasMoved(FailedPrecondition):
+    """An alias names `version` (0: none), not the one that was expected: `moved_by` did that at `moved_ms`."""
+
+    def __init__(self, model: str, alias: str, version: int, expected: int, moved_by: str, moved_ms: int) -> None:
+        now, wanted = (f"version {number}" if number else "no version" for number in (version, expected))
+        moved = "it never named one"
+        if moved_ms:
+            moved = f"{moved_by} moved it at {datetime.fromtimestamp(moved_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        super().__init__(
+            f"alias {alias!r} of {model!r} names {now}, not {wanted}: {moved}; look at it, then set it again with "
+            f"expected={version}"
+        )
+        self.model = model
+        self.alias = alias
+        self.version = version
+        self.moved_by = moved_by
+        self.moved_ms = moved_ms
+
+
+class Guarded(FailedPrecondition):
+    """A policy guards an alias or a stage: `target` is @alias or a stage's label."""
+
+    def __init__(self, model: str, target: str) -> None:
+        super().__init__(f"{target} of {model!r} is guarded by gates: promote() gets a version there")
+        self.model = model
+        self.target = target
 
 
 class StoreRefused(FailedPrecondition):

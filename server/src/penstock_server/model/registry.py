@@ -55,6 +55,11 @@ class VersionStatus(enum.IntEnum):
     READY = 2
     FAILED = 3
 
+    @property
+    def label(self) -> str:
+        """As people write it: pending, ready, failed."""
+        return self.name.lower()
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:

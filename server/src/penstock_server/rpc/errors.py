@@ -24,6 +24,8 @@ STATUS: dict[type[PenstockError], StatusCode] = {
     errors.ParamChanged: StatusCode.ALREADY_EXISTS,
     errors.FailedPrecondition: StatusCode.FAILED_PRECONDITION,
     errors.NotActive: StatusCode.FAILED_PRECONDITION,
+    errors.AliasMoved: StatusCode.FAILED_PRECONDITION,
+    errors.Guarded: StatusCode.FAILED_PRECONDITION,
     errors.StoreRefused: StatusCode.FAILED_PRECONDITION,
     errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
     errors.SequenceGap: StatusCode.OUT_OF_RANGE,
@@ -71,6 +73,15 @@ def facts(error: PenstockError) -> Iterator[tuple[str, object]]:
             yield "penstock-field", error.field
         case errors.NotFound() | errors.AlreadyExists() | errors.NotActive():
             yield "penstock-kind", error.kind
+        case errors.AliasMoved():
+            yield "penstock-model", error.model
+            yield "penstock-alias", error.alias
+            yield "penstock-version", error.version
+            yield "penstock-moved-by", error.moved_by
+            yield "penstock-moved-ms", error.moved_ms
+        case errors.Guarded():
+            yield "penstock-model", error.model
+            yield "penstock-target", error.target
         case errors.SequenceGap():
             yield "penstock-expected-seq", error.expected
         case errors.Fenced():

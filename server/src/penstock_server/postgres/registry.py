@@ -1,0 +1,197 @@
+"""Registered models in PostgreSQL. Every function works in the caller's transaction.
+
+Lock order: experiment, the files of a run, run, model, and the workspace's history (registry_events.add) last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from penstock_server.model.access import Caller, WorkspaceId
+from penstock_server.model.errors import AlreadyExists, NotFound
+from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy, RegisteredModel
+from penstock_server.postgres import model_versions
+from penstock_server.postgres.database import Connection
+
+# A taken name or request id inserts nothing; while another inserts the same, this waits for how that ends.
+_ADD = """
+INSERT INTO registered_models (workspace_id, name, description, created_by, created_ms, updated_ms, request_id)
+SELECT $1, $2, $3, $4, t.ms, t.ms, $5
+  FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+ON CONFLICT DO NOTHING RETURNING id
+"""
+
+
+async def add(
+    conn: Connection, caller: Caller, name: str, description: str = "", request_id: str = ""
+) -> tuple[ModelRef, list[Happening]] | None:
+    """Makes a model, which is locked then. None when its name or the request id is taken."""
+    made = await conn.fetchval(_ADD, caller.workspace_id, name, description, caller.user, request_id or None)
+    if made is None:
+        return None
+    created = Happening(EventKind.MODEL_CREATED, after={"name": name, "description": description})
+    return ModelRef(caller.workspace_id, ModelId(made), name), [created]
+
+
+_REQUESTED = "SELECT id FROM registered_models WHERE workspace_id = $1 AND request_id = $2"
+
+
+async def requested(conn: Connection, workspace_id: WorkspaceId, request_id: str) -> ModelId | None:
+    """The model that this request made, None when it made none."""
+    found: int | None = await conn.fetchval(_REQUESTED, workspace_id, request_id)
+    return None if found is None else ModelId(found)
+
+
+_FIND = "SELECT id FROM registered_models WHERE workspace_id = $1 AND name = $2"
+_LOCK = _FIND + " FOR NO KEY UPDATE"
+# For deletions: not even a row that refers to it may come meanwhile.
+_LOCK_ALONE = _FIND + " FOR UPDATE"
+
+
+async def find(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef | None:
+    """The model of that name, which may change the next moment; None when there is none."""
+    found = await conn.fetchval(_FIND, workspace_id, name)
+    return None if found is None else ModelRef(workspace_id, ModelId(found), name)
+
+
+async def locate(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef:
+    """The model of that name, which may change the next moment. Raises NotFound."""
+    return _require(await find(conn, workspace_id, name), name)
+
+
+async def lock(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef:
+    """Keeps others from changing a model and all it has until the transaction ends. Raises NotFound."""
+    found = await conn.fetchval(_LOCK, workspace_id, name)
+    return _require(None if found is None else ModelRef(workspace_id, ModelId(found), name), name)
+
+
+def _require(model: ModelRef | None, name: str) -> ModelRef:
+    if model is None:
+        raise NotFound("registered model", name)
+    return model
+
+
+_LOCK_ALL = """
+SELECT id, name FROM registered_models WHERE workspace_id = $1 AND id = ANY($2) ORDER BY id FOR NO KEY UPDATE
+"""
+
+
+async def lock_all(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[ModelId]) -> list[ModelRef]:
+    """Locks those of these models that are there still."""
+    rows = await conn.fetch(_LOCK_ALL, workspace_id, ids)
+    return [ModelRef(workspace_id, ModelId(row[0]), row[1]) for row in rows]
+
+
+# The order of the ids; ids of other workspaces give nothing.
+_LOAD = """
+SELECT m.id, m.name, m.description, m.last_version, m.created_by, m.created_ms, m.updated_ms
+  FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (id, position) JOIN registered_models m USING (id)
+ WHERE m.workspace_id = $1 ORDER BY wanted.position
+"""
+_LOAD_TAGS = "SELECT model_id, key, value FROM registered_model_tags WHERE model_id = ANY($1) ORDER BY key"
+_LOAD_ALIASES = """
+SELECT a.model_id, a.alias, v.version FROM model_aliases a JOIN model_versions v ON v.id = a.version_id
+ WHERE a.model_id = ANY($1) ORDER BY a.alias
+"""
+_LOAD_POLICIES = """
+SELECT model_id, target, gates, approvals FROM promotion_policies WHERE model_id = ANY($1) ORDER BY target
+"""
+
+
+async def load(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[ModelId]) -> list[RegisteredModel]:
+    """These models with all there is of them, in this order, without those that do not exist."""
+    rows = await conn.fetch(_LOAD, workspace_id, ids)
+    models = {row["id"]: RegisteredModel(**dict(row)) for row in rows}
+    found = list(models)
+    for model_id, key, value in await conn.fetch(_LOAD_TAGS, found):
+        models[model_id].tags[key] = value
+    for model_id, alias, version in await conn.fetch(_LOAD_ALIASES, found):
+        models[model_id].aliases[alias] = version
+    for model_id, target, gates, approvals in await conn.fetch(_LOAD_POLICIES, found):
+        models[model_id].policies.append(Policy(target, tuple(gates), approvals))
+    for version in await model_versions.latest(conn, workspace_id, found):
+        models[version.model_id].latest.append(version)
+    return list(models.values())
+
+
+async def load_one(conn: Connection, workspace_id: WorkspaceId, name: str) -> RegisteredModel:
+    """The model of that name. Raises NotFound."""
+    found = await load(conn, workspace_id, [(await locate(conn, workspace_id, name)).model_id])
+    if not found:  # deleted this very moment
+        raise NotFound("registered model", name)
+    return found[0]
+
+
+_UPDATE = """
+WITH old AS (SELECT name, description FROM registered_models WHERE id = $1)
+UPDATE registered_models m SET name = coalesce($2, m.name), description = coalesce($3, m.description)
+  FROM old WHERE m.id = $1 RETURNING old.name, old.description
+"""
+_NAME_TAKEN = "registered_models_workspace_id_name_key"
+
+
+async def update(conn: Connection, model: ModelRef, new_name: str | None, description: str | None) -> list[Happening]:
+    """Changes what is not None of a locked model. Raises AlreadyExists, after which the transaction is over."""
+    try:
+        row = await conn.fetchrow(_UPDATE, model.model_id, new_name, description)
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != _NAME_TAKEN:
+            raise
+        raise AlreadyExists("registered model", new_name or "") from error
+    happened = []
+    if new_name not in (None, row["name"]):
+        happened.append(Happening(EventKind.MODEL_RENAMED, 0, "", {"name": row["name"]}, {"name": new_name or ""}))
+    if description not in (None, row["description"]):
+        happened.append(
+            Happening(
+                EventKind.MODEL_UPDATED, 0, "", {"description": row["description"]}, {"description": description or ""}
+            )
+        )
+    return happened
+
+
+_DELETE = "DELETE FROM registered_models WHERE id = $1"
+
+
+async def delete(conn: Connection, model: ModelRef) -> list[Happening]:
+    """Removes a locked model with all it has."""
+    happened = await model_versions.delete(conn, model, None)
+    await conn.execute(_DELETE, model.model_id)
+    return [*happened, Happening(EventKind.MODEL_DELETED, before={"name": model.name})]
+
+
+_TAGS = "SELECT key, value FROM registered_model_tags WHERE model_id = $1 AND key = ANY($2)"
+_PUT_TAGS = """
+INSERT INTO registered_model_tags (model_id, workspace_id, key, value)
+SELECT $1, $2, t.key, t.value FROM unnest($3::text[], $4::text[]) AS t (key, value)
+ON CONFLICT (model_id, key) DO UPDATE SET value = excluded.value
+"""
+_DROP_TAGS = "DELETE FROM registered_model_tags WHERE model_id = $1 AND key = ANY($2)"
+
+
+async def put_tags(conn: Connection, model: ModelRef, tags: Mapping[str, str]) -> list[Happening]:
+    """Sets tags of a locked model, replacing those of the same key."""
+    old = dict(await conn.fetch(_TAGS, model.model_id, list(tags)))
+    new = {key: value for key, value in tags.items() if old.get(key) != value}
+    if new:
+        await conn.execute(_PUT_TAGS, model.model_id, model.workspace_id, list(new), list(new.values()))
+    return model_versions.tags_set(EventKind.MODEL_TAG_SET, 0, old, new)
+
+
+async def drop_tags(conn: Connection, model: ModelRef, keys: Sequence[str]) -> list[Happening]:
+    """Removes tags of a locked model; none when one of them is not there. Raises NotFound."""
+    old = dict(await conn.fetch(_TAGS, model.model_id, keys))
+    happened = model_versions.tags_dropped(EventKind.MODEL_TAG_DELETED, 0, old, keys)
+    await conn.execute(_DROP_TAGS, model.model_id, keys)
+    return happened
+
+
+_GUARDED = "SELECT EXISTS (SELECT FROM promotion_policies WHERE model_id = $1 AND target = $2)"
+
+
+async def guarded(conn: Connection, model: ModelRef, target: str) -> bool:
+    """Whether a policy guards an alias (@alias) or a stage (its label)."""
+    found: bool = await conn.fetchval(_GUARDED, model.model_id, target)
+    return found
