@@ -15,8 +15,9 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn, TypeVar
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -27,6 +28,7 @@ from penstock_server import telemetry
 from penstock_server.core.access import Access
 from penstock_server.model.access import DEFAULT_WORKSPACE, Caller
 from penstock_server.model.errors import InvalidArgument, PenstockError, Unavailable
+from penstock_server.model.runs import USER_LIMIT
 from penstock_server.rpc import access, errors
 
 log = structlog.get_logger(__name__)
@@ -140,7 +142,8 @@ class Method:
         callers: list[Caller] = [
             await self.guard.authorise(PRINCIPAL, workspace, need) for need in self.declared.needs(request)
         ]
-        return callers[0]
+        request_id = structlog.contextvars.get_contextvars()["request_id"]
+        return replace(callers[0], user=_user(context), request_id=request_id)
 
     def _parse(self, raw: bytes) -> Message:
         if len(raw) > self.max_message_bytes:
@@ -206,6 +209,14 @@ def _only(error: Exception) -> Exception:
 def _request_id(context: Context) -> str:
     given = _text(context, "x-request-id")
     return given if given and len(given) <= _LONGEST_REQUEST_ID and given.isprintable() else uuid.uuid4().hex
+
+
+def _user(context: Context) -> str:
+    """Who the client says is behind the call, percent-encoded there. Raises InvalidArgument."""
+    user = unquote(_text(context, "penstock-user") or "") or "anonymous"
+    if len(user) > USER_LIMIT or not user.isprintable():
+        raise InvalidArgument("penstock-user", f"must be 1 to {USER_LIMIT} printable characters, percent-encoded")
+    return user
 
 
 def _text(context: Context, key: str) -> str | None:
