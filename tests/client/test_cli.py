@@ -70,6 +70,25 @@ def test_runs_show(penstock_, run: str) -> None:
     assert json.loads(penstock_("runs", "show", run, "--json"))["params"] == {"lr": "0.1"}
 
 
+def test_runs_show_tells_of_experiment_and_files(penstock_, client: penstock.Client) -> None:
+    run_id = client.create_run("shown by name").id
+    output = penstock_("runs", "show", run_id)
+    assert "experiment  shown by name (" in output
+    assert "files" not in output
+    client.upload_artifact(run_id, b"12", "a")
+    assert "files       1 file with 2 B" in penstock_("runs", "show", run_id)
+
+
+def test_runs_are_deleted_and_restored(penstock_, client: penstock.Client) -> None:
+    first, second = (client.create_run("deleted and restored").id for _ in range(2))
+    assert penstock_("runs", "delete", first, second) == ""
+    assert "deleted" in penstock_("runs", "show", first)
+    assert not client.get_run(second).active
+    penstock_("runs", "restore", first)
+    assert (client.get_run(first).active, client.get_run(second).active) == (True, False)
+    penstock_("runs", "delete", 32 * "0", code=1)
+
+
 def test_metrics_plot(penstock_, run: str) -> None:
     output = penstock_("metrics", "plot", run, "loss", "acc", "--width", "60", "--height", "8")
     lines = output.splitlines()

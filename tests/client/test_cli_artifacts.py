@@ -42,7 +42,8 @@ def test_there_and_back(artifacts, run_id: str, tmp_path: Path, monkeypatch: pyt
 
     lines = artifacts("ls", run_id)[0].splitlines()
     assert [line.split()[-1] for line in lines] == ["PATH", "a.txt", "all/", "texts/"]
-    assert "1 B" in lines[1]
+    assert lines[0].split() == ["SIZE", "STORED", "PATH"]
+    assert lines[1].startswith(" 1 B  "), "figures stand at the right"
     assert "3.0 MiB" in artifacts("ls", str(uuid.UUID(run_id)).upper(), "all/sub")[0]
     told = [json.loads(line) for line in artifacts("ls", run_id, "all", "--recursive", "--json")[0].splitlines()]
     assert [(each["path"], each["size"]) for each in told] == [("all/a.txt", 1), ("all/sub/b.bin", 3 << 20)]
@@ -64,6 +65,10 @@ def test_there_and_back(artifacts, run_id: str, tmp_path: Path, monkeypatch: pyt
     ("args", "told"),
     [
         (("ls", "nope"), "is not a run id"),
+        (("ls", "12345"), "is not a run id"),
+        (("ls", 31 * "0"), "no run's id begins with"),
+        (("get", "RUN"), "has no files"),
+        (("get", "RUN", "none", "--output", "-"), "does not exist"),
         (("ls", 32 * "0"), "does not exist"),
         (("ls", "RUN", "none"), "does not exist"),
         (("put", "RUN", ""), "there is no file or directory ''"),
@@ -88,3 +93,43 @@ def test_what_fails_of_a_directory_is_told(artifacts, run_id: str, tmp_path: Pat
     _, error = artifacts("put", run_id, tmp_path, code=1)
     assert "1 of 2 files failed: bad: " in error
     assert artifacts("ls", run_id)[0].splitlines()[1].endswith("good")
+
+
+def test_to_standard_output(
+    server: ServerProcess, client: penstock.Client, run_id: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    data = bytes(range(256)) * 9000
+    client.upload_artifact(run_id, data, "d/raw.bin")
+    told = ["--url", server.grpc_address, "--output", "-"]
+    assert main(["artifacts", "get", run_id, "d/raw.bin", *told]) == 0
+    assert capfdbinary.readouterr() == (data, b"")
+    assert main(["artifacts", "get", run_id, "d", *told]) == 1
+    printed = capfdbinary.readouterr()
+    assert (printed.out, printed.err) == (b"", b"penstock: only a single file can go to standard output\n")
+
+
+def test_what_fails_leaves_no_empty_directories(
+    artifacts, server: ServerProcess, client: penstock.Client, run_id: str, tmp_path: Path
+) -> None:
+    for path in ("a/b/c.txt", "a/d.txt"):
+        client.upload_artifact(run_id, b"x", path)
+        next(file for file in (server.data_dir / "artifacts").rglob(Path(path).name) if run_id in file.parts).unlink()
+    artifacts("get", run_id, "--output", tmp_path / "out" / "deep", code=1)
+    artifacts("get", run_id, "a/d.txt", "--output", tmp_path / "out" / "d.txt", code=1)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine" / "empty").mkdir(parents=True)
+    artifacts("get", run_id, "--output", tmp_path / "mine", code=1)
+    assert (tmp_path / "mine" / "empty").is_dir(), "what was there before stays"
+
+
+def test_the_beginning_of_a_run_id_is_enough(artifacts, client: penstock.Client) -> None:
+    first, second = (f"abcdef{number}{31 * '0'}"[:32] for number in (1, 2))
+    for each in (first, second):
+        client.create_run("artifacts", name="twin", run_id=each)
+        client.upload_artifact(each, b"x", each[6])
+    assert artifacts("ls", "abcdef1")[0].splitlines()[1].endswith(" 1")
+    assert artifacts("rm", "ABCDEF2", "2")[1] == "1 file deleted\n"
+    _, error = artifacts("ls", "abcdef", code=1)
+    assert error.startswith("penstock: 'abcdef' begins the ids of several runs: ")
+    assert f"{first} (twin)" in error
+    assert f"{second} (twin)" in error

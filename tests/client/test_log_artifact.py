@@ -394,6 +394,31 @@ def test_a_terminal_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
         assert "4.2 MB" in shown or "4.0 MiB" in shown
 
 
+@pytest.mark.parametrize(
+    ("is_terminal", "told"), [(True, "1 file left (no server at "), (False, "1 file to be sent, ")]
+)
+def test_the_end_of_a_run_shows_why_its_files_wait(
+    server: ServerProcess, nowhere: str, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, told: str
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ARTIFACTS_URL", nowhere)
+    run = start(server)
+    run.log_text("text", "a.txt")
+    master, slave = pty.openpty()
+    shown: list[bytes] = []
+    reading = threading.Thread(target=lambda: shown.extend(iter(lambda: read(master), b"")))
+    reading.start()
+    with monkeypatch.context() as patched, os.fdopen(slave, "w") as terminal:
+        patched.setattr(sys, "stderr", terminal)
+        patched.setattr(terminal, "isatty", lambda: is_terminal)
+        patched.setattr(bars, "_QUIET", 0.0)
+        assert not run.finish(timeout=3.0)
+    reading.join()
+    os.close(master)
+    text = b"".join(shown).decode()
+    assert told in text
+    assert f"no server at {nowhere}" in text
+
+
 def test_the_end_of_a_run_shows_how_far_its_files_are(
     server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ def test_without_a_thread_finish_says_that_all_is_lost_and_may_be_called_again(
             run = start(peer)
             run.log({"loss": 1.0}, 1)
             assert not run.finish()
-            assert "1 records with 1 values are NOT committed (cannot start the thread" in caplog.text
+            assert "1 record with 1 value is NOT committed (cannot start the thread" in caplog.text
         assert run.finish(timeout=20)
         assert steps(peer) == [1]
 
@@ -267,7 +267,7 @@ def test_ctrl_c_while_the_end_waits_is_told_what_is_lost() -> None:
         threading.Thread(target=interrupt, daemon=True).start()
         """,
     )
-    assert "1 records with 1 values are NOT committed" in stderr
+    assert "1 record with 1 value is NOT committed" in stderr
     assert "2 records with 2 values are NOT committed" in stderr
 
 
@@ -281,7 +281,7 @@ def test_a_run_whose_finish_was_given_up_is_told_of_at_the_end() -> None:
         print("now the end", file=sys.stderr)
         """,
     )
-    assert "1 records with 1 values are NOT committed" in stderr.partition("now the end")[2]
+    assert "1 record with 1 value is NOT committed" in stderr.partition("now the end")[2]
 
 
 def test_what_comes_after_the_end_is_refused_and_counted() -> None:

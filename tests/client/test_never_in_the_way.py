@@ -66,7 +66,7 @@ class Trouble:
         self.peer = peer
         self.halfway = halfway
         # Of one who commits in silence, the next stream's welcome tells how far.
-        self.least = "its end is" if peer.script is commits_and_is_silent else "2000 records with 2000 values are"
+        self.least = "its end is" if peer.script is commits_and_is_silent else "2,000 records with 2,000 values are"
 
     def heal(self) -> None:
         self.peer.script = plain
@@ -183,7 +183,7 @@ def test_training_does_not_notice(
         assert not report["done"]
         (directory,) = spool_root.glob(f"{training.run_id}.*")
         told = report["stderr"]
-        what = rf"([1-9]\d* records with [1-9]\d* values are|{server.least}) NOT committed \(.+\)"
+        what = rf"([1-9]\d* records? with [1-9][\d,]* values? (is|are)|{server.least}) NOT committed \(.+\)"
         assert re.search(rf"run {training.run_id}: {what}", told)
         assert f"that is kept in {directory}: `penstock sync` sends it" in told
         assert "Traceback" not in told

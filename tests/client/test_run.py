@@ -377,7 +377,7 @@ def test_the_server_may_be_absent_from_the_beginning(caplog: pytest.LogCaptureFi
     assert time.monotonic() - began < 2
     assert not run.finish(timeout=0.5)
     assert time.monotonic() - began < 4
-    assert "1000 records with 2000 values are NOT committed" in caplog.text
+    assert "1,000 records with 2,000 values are NOT committed" in caplog.text
     assert run.unacked == 1_000
     assert run.unacked_points == 2_000
     assert run.unacked_age > 0.4

@@ -62,7 +62,7 @@ def test_progress_raises_nothing_wherever_it_goes(stderr: object, monkeypatch: p
     monkeypatch.setattr(sys, "stderr", stderr)
     assert not run.finish(timeout=1.5)
     if isinstance(stderr, Tee):
-        assert "1 records to be committed" in stderr.written
+        assert "1 record to be committed" in stderr.written
 
 
 def test_a_with_that_is_left_in_another_context_finishes_all_the_same() -> None:
@@ -90,7 +90,7 @@ def test_an_interrupted_wait_tells_what_it_costs(caplog: pytest.LogCaptureFixtur
     threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
         run.finish()
-    assert "1 records with 1 values are NOT committed" in caplog.text
+    assert "1 record with 1 value is NOT committed" in caplog.text
     assert "penstock sync" in caplog.text
 
 

@@ -20,7 +20,7 @@ from peer import Peer, Says, Stream, eventually
 import penstock
 from penstock import sync
 from penstock.address import parse_address
-from penstock.cli import main
+from penstock.cli import main, spools
 from penstock.spool import owner, places
 from penstock.spool.owner import Owner
 from servers import ServerProcess
@@ -137,7 +137,7 @@ def test_a_killed_process_loses_nothing(server: ServerProcess, client: penstock.
     history = client.metric_history(trainer.run_id, "acc")
     assert list(history.values) == [-step for step in history.steps]
     assert out == f"run {trainer.run_id}: sent, {len(steps):,} records\n"
-    assert "1 run(s) had a process that died" in err
+    assert "1 run had a process that died" in err
     run = client.get_run(trainer.run_id)
     assert (run.name, run.params, run.tags["why"]) == ("killed", {"lr": "0.1"}, "a test")
     assert run.status is penstock.RunStatus.RUNNING
@@ -364,6 +364,65 @@ def test_a_run_that_the_server_will_not_take(
     assert f"run {run_id}: NOT sent: 302 of 302 records are left, the server will not take it (" in out
     assert f"run {good}: sent, 302 records\n" in out
     assert list(places.orphans(spool_root)) == [spool_of(spool_root, run_id)]
+
+
+def test_what_is_left_of_a_run_is_dropped(
+    server: ServerProcess, client: penstock.Client, nowhere: str, spool_root: Path
+) -> None:
+    run_id, good = offline(nowhere), offline(nowhere)
+    with penstock.start_run("left behind", run_id=run_id, url=nowhere, mode="offline") as run:
+        run.log_text("some", "a/notes.txt")
+    client.create_run("left behind", run_id=run_id)
+    client.delete_run(run_id)
+    code, out, _ = cli("--url", server.grpc_address)
+    assert code == 1
+    told = [line for line in out.splitlines() if line.startswith(f"run {run_id}: ")]
+    assert len(told) == 3, told
+    assert all(
+        f"`penstock runs restore {run_id}` and sync again, or give it up: `penstock sync --drop" in each
+        for each in told
+    )
+
+    code, out, err = cli("--drop", run_id)
+    assert code == 1
+    assert "nothing is dropped; the same with --yes" in err
+    assert f"run {run_id}: 302 records, " in out
+    assert f"run {run_id}: 1 file with 4 B, in {spool_root}" in out
+    assert "a/notes.txt" in out
+    assert len(list(spool_root.rglob(f"{run_id}.*"))) == 3
+
+    code, out, _ = cli("--drop", run_id[:31], "--yes")
+    assert code == 0
+    assert out.count(": dropped\n") == 3
+    assert not list(spool_root.rglob(f"{run_id}.*"))
+    assert cli("--url", server.grpc_address)[0] == 0
+    assert len(list(spool_root.rglob(f"{good}.*"))) == 1
+    code, _, err = cli("--drop", run_id, "--yes")
+    assert code == 1
+    assert f"nothing that is to be sent is left of run {run_id} here" in err
+
+
+def test_what_a_living_process_has_is_not_dropped(nowhere: str, spool_root: Path) -> None:
+    trainer = Trainer(nowhere)
+    trainer.until(100)
+    code, out, _ = cli("--drop", trainer.run_id, "--yes")
+    assert code == 1
+    assert f"NOT dropped: process {trainer.process.pid} on" in out
+    assert spool_of(spool_root, trainer.run_id)
+    trainer.kill()
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        ("(run RUN was removed for good; take another id)", "`penstock sync --drop RUN` removes what is left here"),
+        ("run RUN does not exist", "its records may be elsewhere, and make it; if it was removed for good, `penstock"),
+        ("no server", ""),
+    ],
+)
+def test_what_can_be_done_is_told(problem: str, told: str) -> None:
+    assert spools._way_out("RUN", problem).startswith(told)
+    assert bool(spools._way_out("RUN", problem)) == bool(told)
 
 
 def test_a_directory_that_is_told(server: ServerProcess, nowhere: str, tmp_path: Path) -> None:

@@ -25,9 +25,14 @@ def size_of(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
 
 
+def count_of(count: int, what: str) -> str:
+    """A number of things: `1 file`, `2,000 files`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def files_of(count: int, size: int) -> str:
     """A number of files, and of the bytes in them."""
-    return f"{count:,} file{'s' * (count != 1)} with {size_of(size)}"
+    return f"{count_of(count, 'file')} with {size_of(size)}"
 
 
 def is_terminal() -> bool:
@@ -118,7 +123,7 @@ def _rich_bar() -> Any:
 
         # Without a thread of its own: it may be shown while the interpreter ends.
         return progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),  # it may have an error in it
             progress.BarColumn(),
             progress.DownloadColumn(binary_units=True),
             progress.TransferSpeedColumn(),

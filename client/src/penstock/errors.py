@@ -99,7 +99,7 @@ class TransferFailed(PenstockError):
     def __init__(self, failures: Mapping[str, Exception], of: int) -> None:
         told = "; ".join(f"{path}: {error}" for path, error in list(failures.items())[:_TOLD])
         more = f"; and {len(failures) - _TOLD} more" if len(failures) > _TOLD else ""
-        super().__init__(f"{len(failures)} of {of} files failed: {told}{more}")
+        super().__init__(f"{len(failures)} of {of} file{'s' * (of != 1)} failed: {told}{more}")
         self.failures = dict(failures)
 
 

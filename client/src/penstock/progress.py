@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from penstock.bars import Bar, is_terminal, say
+from penstock.bars import Bar, count_of, is_terminal, say
 
 if TYPE_CHECKING:
     from penstock.outgoing.outgoing import Outgoing
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _QUIET = 1.0  # seconds before the first line
 _IN_A_FILE = 10.0  # seconds between lines where they are not overwritten
 _OF_FILES = 0.1  # seconds between looks at how far they are
+_REASON = 70  # characters of what goes wrong, beside a bar
 
 
 def wait_settled(sender: Sender, run_id: str, timeout: float | None, outgoing: Outgoing | None = None) -> None:
@@ -32,8 +33,10 @@ def wait_settled(sender: Sender, run_id: str, timeout: float | None, outgoing: O
                 files = outgoing.courier
                 left = outgoing.left
                 total = files.bytes + sum(entry.size for entry in left)
-                what = f"{len(left):,} file{'s' * (len(left) != 1)} left"
-                bar.show(f"penstock: run {run_id}: {what}", files.sent_bytes, total)
+                what = f"{count_of(len(left), 'file')} left"
+                # A line has no room for both; which run it is that waits is plain.
+                what = f"{what} ({_shortly(files.trouble)})" if files.trouble else f"run {run_id}: {what}"
+                bar.show(f"penstock: {what}", files.sent_bytes, total)
             elif waited >= _QUIET and (is_terminal() or waited >= told + _IN_A_FILE or not shown):
                 told, shown = waited, True
                 say(_line(sender, run_id, waited, outgoing), last=False)
@@ -67,6 +70,14 @@ def _line(sender: Sender, run_id: str, waited: float, outgoing: Outgoing | None)
         return f"penstock: run {run_id}: all is committed, after {waited:.0f} s"
     if outgoing is not None and not why and outgoing.courier.trouble:
         why = f", {outgoing.courier.trouble}"
-    what = [f"{sender.outbox.unacked:,} records to be committed"] if not _is_done(sender) or not files else []
-    what += [f"{files:,} files to be sent"] if files else []
-    return f"penstock: run {run_id}: {', '.join(what)}, {waited:.0f} s, {sender.state.value}{why}"
+    done = _is_done(sender)
+    what = [f"{count_of(sender.outbox.unacked, 'record')} to be committed"] if not done or not files else []
+    what += [f"{count_of(files, 'file')} to be sent"] if files else []
+    state = f", {sender.state.value}" if not done else ""
+    return f"penstock: run {run_id}: {', '.join(what)}, {waited:.0f} s{state}{why}"
+
+
+def _shortly(trouble: str) -> str:
+    """What is wrong, without what to do about it."""
+    said = " ".join(trouble.partition(";")[0].split())
+    return said if len(said) <= _REASON else said[: _REASON - 1] + "…"

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from penstock import forks
 from penstock.address import Address
+from penstock.bars import count_of
 from penstock.batches import Update
 from penstock.exits import close_at_exit, forget, status_of
 from penstock.frames import Problem, as_step, as_time_ms, flattened, shown, sort_out, texts
@@ -329,14 +330,18 @@ class ActiveRun(ArtifactLog):
             if spool.in_memory:
                 keeper.settle(_SETTLE_SECONDS)
             sender.stop(timeout=1.0)
-            _log.warning("run %s: offline; %d records; %s%s", self.id, spool.count, self._fate(), self._lost())
+            _log.warning(
+                "run %s: offline; %s; %s%s", self.id, count_of(spool.count, "record"), self._fate(), self._lost()
+            )
             return self._refused == 0
         if sender.state is not State.CLOSED:
-            left = sender.outbox.unacked
+            left, verb = sender.outbox.unacked, "is" if sender.outbox.unacked == 1 else "are"
             _log.error(
                 "run %s: %s NOT committed (%s); %s",
                 self.id,
-                f"{left} records with {sender.outbox.unacked_points} values are" if left else "its end is",
+                f"{count_of(left, 'record')} with {count_of(sender.outbox.unacked_points, 'value')} {verb}"
+                if left
+                else "its end is",
                 sender.trouble or sender.state.value,
                 self._fate() + self._lost(),
             )

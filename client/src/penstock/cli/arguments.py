@@ -6,6 +6,8 @@ import argparse
 
 from penstock import __version__
 
+_RUN = "its id, or the first 6 digits of it or more"
+
 
 def parser() -> argparse.ArgumentParser:
     """Of the whole command. `command` names the function in `commands`."""
@@ -26,14 +28,18 @@ def parser() -> argparse.ArgumentParser:
     listed.add_argument(
         "--experiment", action="append", default=[], metavar="NAME", help="only of this one; repeatable"
     )
-    show = runs.add_parser("show", parents=[common], help="one run: its params, tags and metrics")
-    show.add_argument("run", metavar="RUN", help="its id")
+    show = runs.add_parser("show", parents=[common], help="one run: its params, tags, metrics and files")
+    show.add_argument("run", metavar="RUN", help=_RUN)
     show.add_argument("--json", action="store_true", help="as JSON")
     show.set_defaults(command="runs_show")
+    for verb, what in (("delete", "mark runs deleted: they log no more"), ("restore", "take a deletion back")):
+        marked = runs.add_parser(verb, parents=[common], help=what)
+        marked.add_argument("runs", metavar="RUN", nargs="+", help=_RUN)
+        marked.set_defaults(command=f"runs_{verb}")
 
     metrics = _noun(nouns, "metrics", "what runs have logged")
     plot = metrics.add_parser("plot", parents=[common], help="draw metrics over steps")
-    plot.add_argument("run", metavar="RUN", help="its id")
+    plot.add_argument("run", metavar="RUN", help=_RUN)
     plot.add_argument("names", metavar="NAME", nargs="+", help="a metric")
     plot.add_argument(
         "--run", dest="more_runs", action="append", default=[], metavar="RUN", help="also of this run; repeatable"
@@ -46,32 +52,35 @@ def parser() -> argparse.ArgumentParser:
 
     artifacts = _noun(nouns, "artifacts", "the files of runs")
     ls = artifacts.add_parser("ls", parents=[common], help="what is in a run, or in a directory of it")
-    ls.add_argument("run", metavar="RUN", help="its id")
+    ls.add_argument("run", metavar="RUN", help=_RUN)
     ls.add_argument("directory", metavar="DIR", nargs="?", default="", help="default: the run itself")
     ls.add_argument("--recursive", "-r", action="store_true", help="all files below it")
     ls.add_argument("--json", action="store_true", help="as lines of JSON")
     ls.set_defaults(command="artifacts_ls")
     get = artifacts.add_parser("get", parents=[common], help="bring a file or directory to this machine")
-    get.add_argument("run", metavar="RUN", help="its id")
+    get.add_argument("run", metavar="RUN", help=_RUN)
     get.add_argument("path", metavar="PATH", nargs="?", default="", help="default: all that the run has")
     get.add_argument(
-        "--output", "-o", metavar="DST", help="the file or directory that it becomes (default: here, under its name)"
+        "--output",
+        "-o",
+        metavar="DST",
+        help="the file or directory that it becomes (default: here, under its name); - for standard output",
     )
     get.set_defaults(command="artifacts_get")
     put = artifacts.add_parser("put", parents=[common], help="bring a file, or all that is in a directory, into a run")
-    put.add_argument("run", metavar="RUN", help="its id")
+    put.add_argument("run", metavar="RUN", help=_RUN)
     put.add_argument("source", metavar="SOURCE", help="a file or directory of this machine")
     put.add_argument(
         "--path", default="", metavar="PATH", help="where in the run (default: under the file's name, or at the top)"
     )
     put.set_defaults(command="artifacts_put")
     rm = artifacts.add_parser("rm", parents=[common], help="delete a file, or a directory with all in it")
-    rm.add_argument("run", metavar="RUN", help="its id")
+    rm.add_argument("run", metavar="RUN", help=_RUN)
     rm.add_argument("path", metavar="PATH", help="where in the run")
     rm.set_defaults(command="artifacts_rm")
 
     export = nouns.add_parser("export", parents=[common], help="write points as CSV or Parquet")
-    export.add_argument("runs", metavar="RUN", nargs="+", help="its id")
+    export.add_argument("runs", metavar="RUN", nargs="+", help=_RUN)
     export.add_argument("--metric", action="append", default=[], metavar="NAME", help="only this one; repeatable")
     export.add_argument("--output", "-o", metavar="FILE", help="where to; without it, CSV to standard output")
     export.add_argument("--format", choices=["csv", "parquet"], help="default: as the FILE is called, or else csv")
@@ -94,6 +103,12 @@ def parser() -> argparse.ArgumentParser:
         "--killed", action="store_true", help="then end as KILLED the runs whose processes died without ending them"
     )
     sync.add_argument("--list", action="store_true", help="show what is there, and send nothing")
+    sync.add_argument(
+        "--drop",
+        metavar="RUN",
+        help="instead, give up what is left of this run on this machine: show it, ask, remove it",
+    )
+    sync.add_argument("--yes", action="store_true", help="with --drop: do not ask")
     sync.set_defaults(command="sync")
     return top
 

@@ -6,24 +6,27 @@ import argparse
 import dataclasses
 import datetime
 import json
+import os
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.artifacts import Artifact
-from penstock.bars import Bar, size_of
+from penstock.bars import Bar, count_of, size_of
+from penstock.cli import references
 from penstock.cli.tables import table
 from penstock.client import Client
-from penstock.paths import files_below
-from penstock.run_ids import parse_run_id
+from penstock.paths import artifact_directory, files_below
 
 
 def ls(args: argparse.Namespace) -> None:
     """What is in a directory of a run, or a single file."""
-    run_id = parse_run_id(args.run)
     with Client(args.url) as client:
+        run_id = references.run_id(client, args.run)
         found = client.list_artifacts(run_id, args.directory, recursive=args.recursive)
         if not found and args.directory:
             found = [client.stat_artifact(run_id, args.directory)]
@@ -31,26 +34,60 @@ def ls(args: argparse.Namespace) -> None:
         for each in found:
             print(json.dumps(dataclasses.asdict(each), ensure_ascii=False))
     elif found:
-        print(table(["size", "stored", "path"], [_row(each) for each in found]))
+        print(table(["size", "stored", "path"], [_row(each) for each in found], right=[0]))
 
 
 def get(args: argparse.Namespace) -> None:
-    """Brings a file or directory here, and prints where it is."""
-    run_id = parse_run_id(args.run)
+    """Brings a file or directory here, and prints where it is; `-` for a file itself."""
     with Client(args.url) as client:
+        run_id = references.run_id(client, args.run)
         found = [client.stat_artifact(run_id, args.path)] if args.path else []
+        if args.output == "-":
+            if not found or found[0].is_directory:
+                raise ValueError("only a single file can go to standard output")
+            _print(client, run_id, found[0])
+            return
         if not found or found[0].is_directory:
             found = client.list_artifacts(run_id, args.path, recursive=True)
-        with _progress(len(found), sum(each.size for each in found)) as progress:
+        if not found:
+            raise ValueError(f"run {run_id} has no files")
+        name = artifact_directory(args.path).rpartition("/")[2] or run_id
+        target = Path(name if args.output is None else args.output)
+        with _no_empty_directories(target), _progress(len(found), sum(each.size for each in found)) as progress:
             print(client.download_artifacts(run_id, args.path, args.output, progress=progress))
+
+
+def _print(client: Client, run_id: str, artifact: Artifact) -> None:
+    """Nothing of it goes out before all of it is here and verified."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as directory:
+        with _progress(1, artifact.size) as progress:
+            file = client.download_artifacts(run_id, artifact.path, Path(directory) / "file", progress=progress)
+        sys.stdout.flush()
+        with file.open("rb") as source:
+            shutil.copyfileobj(source, sys.stdout.buffer, 1 << 20)
+
+
+@contextmanager
+def _no_empty_directories(target: Path) -> Iterator[None]:
+    """What is made for what does not come then goes again; what has come in part stays, to be gone on with."""
+    made = [each for each in (target, *target.parents) if not each.exists()]
+    try:
+        yield
+    except BaseException:
+        if made:
+            for place in (*(Path(below) for below, _, _ in os.walk(target, topdown=False)), *made):
+                with suppress(OSError):
+                    place.rmdir()
+        raise
 
 
 def put(args: argparse.Namespace) -> None:
     """Brings a file or directory into a run, and prints the paths there."""
-    run_id, source = parse_run_id(args.run), Path(args.source)
+    source = Path(args.source)
     if not args.source or not source.exists():
         raise ValueError(f"there is no file or directory {args.source!r}")
     with Client(args.url) as client:
+        run_id = references.run_id(client, args.run)
         if source.is_dir():
             names = list(files_below(source))
             total = sum((source / name).stat().st_size for name in names if (source / name).exists())
@@ -67,8 +104,8 @@ def put(args: argparse.Namespace) -> None:
 def rm(args: argparse.Namespace) -> None:
     """Deletes a file or directory."""
     with Client(args.url) as client:
-        deleted = client.delete_artifact(parse_run_id(args.run), args.path)
-    print(f"{deleted:,} file{'' if deleted == 1 else 's'} deleted", file=sys.stderr)
+        deleted = client.delete_artifact(references.run_id(client, args.run), args.path)
+    print(f"{count_of(deleted, 'file')} deleted", file=sys.stderr)
 
 
 def _row(artifact: Artifact) -> list[str]:
@@ -81,7 +118,7 @@ def _row(artifact: Artifact) -> list[str]:
 @contextmanager
 def _progress(files: int, total: int) -> Iterator[Callable[[int], None]]:
     """A bar, for what takes longer than a second."""
-    what = f"{files:,} file{'' if files == 1 else 's'}"
+    what = count_of(files, "file")
     done = 0
     lock = threading.Lock()
 

@@ -12,11 +12,12 @@ import sys
 import time
 from typing import Any
 
-from penstock.cli import artifacts, exports, spools
+from penstock.bars import count_of, files_of
+from penstock.cli import artifacts, exports, references, spools
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
-from penstock.run_ids import parse_run_id
+from penstock.errors import PenstockError
 from penstock.runs import Run, RunStatus
 
 _METRICS_SHOWN = 3
@@ -56,14 +57,16 @@ def runs_list(args: argparse.Namespace) -> None:
 def runs_show(args: argparse.Namespace) -> None:
     """`penstock runs show`."""
     with Client(args.url) as client:
-        run = client.get_run(parse_run_id(args.run))
-    if args.json:
-        print(_json(_plain(run)))
-        return
+        run = client.get_run(references.run_id(client, args.run))
+        if args.json:
+            print(_json(_plain(run)))
+            return
+        experiment = client.get_experiment(run.experiment_id)
+        files = _files(client, run.id)
     told = [
         ["run", run.id],
         ["name", run.name],
-        ["experiment", run.experiment_id],
+        ["experiment", f"{experiment.name} ({experiment.id})"],
         ["status", run.status.name.lower() + ("" if run.active else ", deleted")],
         ["started", _when(run.start_time_ms)],
         ["took", _duration(run)],
@@ -71,8 +74,9 @@ def runs_show(args: argparse.Namespace) -> None:
         ["source", run.source_name],
         ["commit", run.git_commit],
         ["parent", run.parent_run_id or ""],
+        ["files", files],
         ["refused", f"{run.refused_records:,} values, params and tags" if run.refused_records else ""],
-        ["lost", f"{run.lost_records:,} records" if run.lost_records else ""],
+        ["lost", count_of(run.lost_records, "record") if run.lost_records else ""],
     ]
     print(table([], [row for row in told if row[1]]))
     if run.params:
@@ -92,11 +96,36 @@ def runs_show(args: argparse.Namespace) -> None:
         print("\n" + table(["metric", "last", "min", "max", "step", "points"], rows))
 
 
+def _files(client: Client, run_id: str) -> str:
+    """They may be the affair of a server of their own, which is away: the rest is shown without."""
+    try:
+        found = client.list_artifacts(run_id, recursive=True)
+    except PenstockError as error:
+        return f"cannot be listed ({error})"
+    return files_of(len(found), sum(each.size for each in found)) if found else ""
+
+
+def runs_delete(args: argparse.Namespace) -> None:
+    """`penstock runs delete`."""
+    with Client(args.url) as client:
+        for run_id in references.run_ids(client, args.runs):
+            client.delete_run(run_id)
+            print(f"run {run_id}: deleted; `penstock runs restore {run_id}` takes that back", file=sys.stderr)
+
+
+def runs_restore(args: argparse.Namespace) -> None:
+    """`penstock runs restore`."""
+    with Client(args.url) as client:
+        for run_id in references.run_ids(client, args.runs):
+            client.restore_run(run_id)
+            print(f"run {run_id}: restored", file=sys.stderr)
+
+
 def metrics_plot(args: argparse.Namespace) -> None:
     """`penstock metrics plot`."""
     width = args.width or shutil.get_terminal_size((100, 24)).columns
-    runs = [parse_run_id(run) for run in (args.run, *args.more_runs)]
     with Client(args.url) as client:
+        runs = references.run_ids(client, (args.run, *args.more_runs))
         found = client.metric_series(runs, args.names, width=2 * width, start_step=args.start, end_step=args.end)
     missing = {(run, name) for run in runs for name in args.names} - {(each.run_id, each.name) for each in found}
     for run, name in sorted(missing):
@@ -109,7 +138,7 @@ def export(args: argparse.Namespace) -> None:
     """`penstock export`."""
     kind = args.format or ("parquet" if str(args.output).endswith((".parquet", ".pq")) else "csv")
     with Client(args.url) as client:
-        histories = exports.histories(client, [parse_run_id(run) for run in args.runs], args.metric)
+        histories = exports.histories(client, references.run_ids(client, args.runs), args.metric)
         if kind == "parquet":
             if args.output is None:
                 raise ValueError("Parquet needs a file: --output FILE.parquet")
@@ -119,7 +148,7 @@ def export(args: argparse.Namespace) -> None:
         else:
             with open(args.output, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  as it was typed
                 points = exports.write_csv(histories, file)
-    print(f"{points:,} points", file=sys.stderr)
+    print(count_of(points, "point"), file=sys.stderr)
 
 
 def artifacts_ls(args: argparse.Namespace) -> None:

@@ -13,11 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from penstock import sync as spools
-from penstock.bars import files_of, is_terminal, say, size_of
+from penstock.bars import NO_FILE, count_of, files_of, is_terminal, say, size_of
+from penstock.cli import references
 from penstock.cli.tables import table
 from penstock.outgoing import box, left
+from penstock.run_ids import parse_run_id
 from penstock.spool import owner, places
 from penstock.spool.stored import Stored
+
+_PATHS = 5  # that are told
 
 
 def sync(args: argparse.Namespace) -> int:
@@ -27,6 +31,8 @@ def sync(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.dir} is no directory of spools that is ours")
     if args.list:
         return _list(roots)
+    if args.drop is not None:
+        return _drop(roots, args.drop, sure=args.yes)
     logging.getLogger("penstock").addHandler(logging.NullHandler())  # what it tells is told here
     outcomes = spools.sync(
         roots, url=args.url, force=args.take_over, timeout=args.timeout, told=_progress, each=_told_outcome
@@ -48,7 +54,7 @@ def sync(args: argparse.Namespace) -> int:
             print(f"run {run_id}: {f'NOT ended: {problem}' if problem else 'ended as KILLED'}", flush=True)
     elif died := {outcome.run_id for outcome in outcomes if outcome.done and not outcome.ended} - alive:
         print(
-            f"penstock: {len(died)} run(s) had a process that died; --killed ends those that are RUNNING: "
+            f"penstock: {count_of(len(died), 'run')} had a process that died; --killed ends those that are RUNNING: "
             f"{', '.join(sorted(died))}",
             file=sys.stderr,
         )
@@ -62,14 +68,17 @@ def sync(args: argparse.Namespace) -> int:
 def _told_outcome(outcome: spools.Outcome) -> None:
     """A line: what it was, what became of it, what is wrong, what to do."""
     _progress("", 0, 0)
-    told = f"{outcome.records:,} records"
+    told = count_of(outcome.records, "record")
     if outcome.done:
         text = f"sent, {told}" + (f"; BUT {outcome.problem}" if outcome.problem else "")
     elif outcome.left:
         text = f"NOT sent: {outcome.left:,} of {outcome.left + outcome.records:,} records are left, {outcome.problem}"
-        text += f"; they stay in {outcome.directory}: try again, or name the server by --url"
+        text += f"; they stay in {outcome.directory}: "
+        text += _way_out(outcome.run_id, outcome.problem) or "try again, or name the server by --url"
     else:
         text = f"NOT sent: {outcome.problem}; {outcome.directory}"
+        if way_out := _way_out(outcome.run_id, outcome.problem):
+            text += f": {way_out}"
     _say(outcome.directory, text)
 
 
@@ -81,7 +90,70 @@ def _told_files(outcome: left.Outcome) -> None:
         texts.append(f"NOT sent: {files_of(outcome.left, outcome.left_bytes)} left in {outcome.directory}")
     if outcome.problem:
         texts.append(f"BUT {outcome.problem}")
+    if outcome.left and (way_out := _way_out(outcome.run_id, outcome.problem)):
+        texts.append(way_out)
     _say(outcome.directory, "; ".join(texts))
+
+
+def _way_out(run_id: str, problem: str) -> str:
+    """Of a run that the server has no more: what to do, by the server's own words; empty where those are others."""
+    drop = f"`penstock sync --drop {run_id}` removes what is left here"
+    if "is deleted" in problem:
+        return f"`penstock runs restore {run_id}` and sync again, or give it up: {drop}"
+    if "was removed for good" in problem:
+        return drop
+    if f"run {run_id} does not exist" in problem:
+        return f"its records may be elsewhere, and make it; if it was removed for good, {drop}"
+    return ""
+
+
+def _drop(roots: Sequence[Path], text: str, *, sure: bool) -> int:
+    """Gives up what is left of a run. Returns 0 when that is gone, else 1."""
+    logs = [each for root in roots for each in spools.unsent(root)]
+    boxes = [each for root in roots for each in left.unsent(root)]
+    run_id = _run_left(text, [*logs, *boxes])
+    logs, boxes = ([each for each in found if box.run_of(each) == run_id] for found in (logs, boxes))
+    for directory in logs:
+        _say(directory, f"{_records(directory)} records, {size_of(places.contents(directory).size)}, in {directory}")
+    for directory in boxes:
+        _say(directory, f"{files_of(*_sizes(directory))}, in {directory}: {_paths(directory)}")
+    if not sure and not _confirmed():
+        print("penstock: nothing is dropped; the same with --yes drops it for good", file=sys.stderr)
+        return 1
+    kept = 0
+    for directory in (*logs, *boxes):
+        gone = places.remove(directory) if directory in logs else left.drop(directory)
+        kept += not gone
+        _say(directory, "dropped" if gone else f"NOT dropped: {_owned_by(directory)}, or it cannot be removed")
+    return 1 if kept else 0
+
+
+def _run_left(text: str, directories: Sequence[Path]) -> str:
+    """The run that is meant, of those that something is left of. Raises ValueError."""
+    there = {box.run_of(each) for each in directories}
+    beginning = references.beginning_of(text)
+    run_id = beginning or parse_run_id(text)
+    found = {each: "" for each in sorted(there) if each.startswith(run_id)}
+    if not found:
+        raise ValueError(f"nothing that is to be sent is left of run {text} here")
+    return references.only(text, found)
+
+
+def _confirmed() -> bool:
+    try:
+        return sys.stdin.isatty() and input("Drop this for good? [y/N] ").strip().lower() in ("y", "yes")
+    except (*NO_FILE, EOFError):
+        return False
+
+
+def _sizes(directory: Path) -> tuple[int, int]:
+    found, _ = box.entries(directory)
+    return len(found), sum(entry.size for entry in found)
+
+
+def _paths(directory: Path) -> str:
+    found, _ = box.entries(directory)
+    return ", ".join(entry.path for entry in found[:_PATHS]) + (", …" if len(found) > _PATHS else "")
 
 
 def _say(directory: Path, text: str) -> None:
@@ -155,7 +227,7 @@ def _records(directory: Path) -> str:
 def _files(directory: Path) -> list[str]:
     """Of a box: size, number, time of the last."""
     found, damaged = box.entries(directory)
-    told = f"{len(found):,} file{'s' * (len(found) != 1)}" + (f", {len(damaged):,} damaged" if damaged else "")
+    told = count_of(len(found), "file") + (f", {len(damaged):,} damaged" if damaged else "")
     return [size_of(sum(entry.size for entry in found)), told, _when(directory.stat().st_mtime)]
 
 

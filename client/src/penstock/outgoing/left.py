@@ -169,6 +169,18 @@ def adopt(root: Path, address: Address, ended: threading.Event, stuck: float, pa
                     yield outcome
 
 
+def drop(directory: Path) -> bool:
+    """Remove a box with all that is in it. False: somebody alive owns it. Raises OSError."""
+    claimed = owner.Owner.claim(directory)
+    if claimed is None:
+        return False
+    try:
+        box.remove(directory)
+    finally:
+        claimed.release()
+    return True
+
+
 def unsent(root: Path) -> Iterator[Path]:
     """Boxes with something to be sent, whoever owns them."""
     for directory in box.found(root):

@@ -167,7 +167,7 @@ def sweep(root: Path, *, grace_seconds: float, keep_bytes: int, now: float) -> i
     removed = 0
     for at, size, directory in sent:
         # A time to come, or long gone, is a clock that was wrong.
-        if (abs(now - at) > grace_seconds or (kept > keep_bytes and size)) and _remove(directory):
+        if (abs(now - at) > grace_seconds or (kept > keep_bytes and size)) and remove(directory):
             kept -= size
             removed += 1
     return removed
@@ -269,7 +269,7 @@ def _sent_at(directory: Path) -> float:
         return mark.lstat().st_mtime
 
 
-def _remove(directory: Path) -> bool:
+def remove(directory: Path) -> bool:
     """Remove a spool, unless somebody alive owns it, or another is about to remove it."""
     try:
         claimed = owner.Owner.claim(directory)
