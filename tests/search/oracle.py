@@ -8,10 +8,12 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock_server.model.lifecycle import Lifecycle, View
 from penstock_server.model.runs import RunStatus
 from penstock_server.model.search_tree import (
+    NAMED,
     And,
     Comparison,
     Condition,
@@ -39,17 +41,17 @@ COMPARE = {
 
 @dataclass
 class Thing:
-    """A run or an experiment, by the names that searches use."""
+    """What is searched, by the names that searches use; an attribute that it may have several of is a list."""
 
     id: uuid.UUID | int
-    newest: tuple[int, ...]  # what breaks ties, ascending
+    newest: tuple[Any, ...]  # what breaks ties, ascending
     lifecycle: Lifecycle
-    attributes: dict[str, Value | None]
+    attributes: dict[str, Value | list[Value] | None]
     metrics: dict[str, float] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
-    def get(self, subject: Field) -> Value | None:
+    def get(self, subject: Field) -> Value | list[Value] | None:
         match subject.entity:
             case Entity.METRIC:
                 return self.metrics.get(subject.key)
@@ -76,18 +78,25 @@ def meets(thing: Thing, condition: Condition | None) -> bool:
         case Not(part):
             return not meets(thing, part)
         case Presence(subject, present):
-            return (thing.get(subject) is not None) is present
+            return bool(there(thing, subject)) is present
         case Membership(subject, values, negated):
-            found = thing.get(subject)
-            return found is not None and (found in values) is not negated
+            return any((found in values) is not negated for found in there(thing, subject))
         case Comparison(subject, how, value):
-            found = thing.get(subject)
-            if found is None:
-                return False
-            if how in COMPARE:
-                return bool(COMPARE[how](found, value))
-            any_case = how in (Operator.ILIKE, Operator.NOT_ILIKE) or subject.type in (Type.STATUS, Type.LIFECYCLE)
-            return like(str(found), str(value), any_case) is (how in (Operator.LIKE, Operator.ILIKE))
+            return any(compares(found, how, value, subject.type) for found in there(thing, subject))
+
+
+def there(thing: Thing, subject: Field) -> list[Value]:
+    found = thing.get(subject)
+    if isinstance(found, list):
+        return found
+    return [] if found is None else [found]
+
+
+def compares(found: Value, how: Operator, value: Value, kind: Type) -> bool:
+    if how in COMPARE:
+        return bool(COMPARE[how](found, value))
+    any_case = how in (Operator.ILIKE, Operator.NOT_ILIKE) or kind in NAMED
+    return like(str(found), str(value), any_case) is (how in (Operator.LIKE, Operator.ILIKE))
 
 
 def like(text: str, pattern: str, any_case: bool) -> bool:

@@ -57,13 +57,13 @@ async def test_hot_searches_go_by_index(filled: Database, monkeypatch: pytest.Mo
     for name, value in {"_FEW": 100, "_FIRST_STRETCH": 50, "_WALK": 300, "_FEW_IN_COMMON": 300}.items():
         monkeypatch.setattr(search, name, value)
     made: list[tuple[str, list[object]]] = []
-    fetch = search._fetch
+    fetch = search.fetch
 
     async def recorded(conn: Connection, sql: str, parameters: Parameters) -> Any:
         made.append((sql, parameters.values))
         return await fetch(conn, sql, parameters)
 
-    monkeypatch.setattr(search, "_fetch", recorded)
+    monkeypatch.setattr(search, "fetch", recorded)
     metrics, params, newest = "run_metrics_search", "run_params_search", "runs_newest"
     by_id = "run_metrics_run_id_name_key"
     hot: list[tuple[str, list[str], set[str]]] = [

@@ -77,14 +77,14 @@ async def search_experiments(
         where.append(conditions.sql(query.where))
     if page_token:
         where.append(after(sorted_by, decode(asked, sorted_by, page_token), parameters))
-    rows = await _fetch(
+    rows = await fetch(
         connection,
         f"SELECT e.id, {', '.join(column.sql for column in sorted_by)} FROM experiments e{joins}"
         f" WHERE {' AND '.join(where)} ORDER BY {', '.join(f'{column.sql} {column.direction}' for column in sorted_by)}"
         f" LIMIT {parameters.add(limit + 1)}",
         parameters,
     )
-    return [ExperimentId(row[0]) for row in rows[:limit]], _token(asked, rows, limit)
+    return [ExperimentId(row[0]) for row in rows[:limit]], token_after(asked, rows, limit)
 
 
 async def search_runs(
@@ -110,14 +110,16 @@ async def search_runs(
         experiments = [row[0] for row in found]
     search = _Runs(connection, workspace_id, experiments, query, order, view, key)
     rows = await search.rows(limit + 1) if experiments else []
-    return [RunId(row[0]) for row in rows[:limit]], _token(asked, rows, limit)
+    return [RunId(row[0]) for row in rows[:limit]], token_after(asked, rows, limit)
 
 
-def _token(asked: Sequence[object], rows: Sequence[asyncpg.Record], limit: int) -> str:
+def token_after(asked: Sequence[object], rows: Sequence[asyncpg.Record], limit: int) -> str:
+    """The token of the page after the first `limit` rows, of an id and what it is sorted by; "" when that is all."""
     return encode(asked, list(rows[limit - 1])[1:]) if len(rows) > limit else ""
 
 
-async def _fetch(connection: Connection, sql: str, parameters: Parameters) -> list[asyncpg.Record]:
+async def fetch(connection: Connection, sql: str, parameters: Parameters) -> list[asyncpg.Record]:
+    """The rows of a statement."""
     # Prepared anew, out of asyncpg's cache: so the plan is made for these very values. A plan for all values would
     # know neither how long the page is nor what a pattern begins with.
     statement = await connection.prepare(sql)
@@ -165,7 +167,7 @@ class _Runs:
         few = parameters.add(_FEW)
         sources = [whole_scope(few), *(candidates(part, conditions, few) for part in indexed)]
         counts = ", ".join(f"(SELECT count(*) FROM (SELECT FROM ({source}) a LIMIT {few}) b)" for source in sources)
-        [row] = await _fetch(self.connection, f"SELECT {counts}", parameters)
+        [row] = await fetch(self.connection, f"SELECT {counts}", parameters)
         return list(row)
 
     async def _look_at(self, condition: Condition | None, need: int) -> list[asyncpg.Record]:
@@ -180,7 +182,7 @@ class _Runs:
         conditions = Conditions(RUNS, parameters)
         each = [f"SELECT DISTINCT run_id FROM ({candidates(part, conditions)}) a" for part in indexed]
         sql = f"SELECT run_id FROM ({' INTERSECT '.join(each)}) a LIMIT {parameters.add(_FEW_IN_COMMON)}"
-        return [RunId(row[0]) for row in await _fetch(self.connection, sql, parameters)]
+        return [RunId(row[0]) for row in await fetch(self.connection, sql, parameters)]
 
     async def _walk(self, need: int) -> list[asyncpg.Record] | None:
         """Along indexes that have the order; None when there is no such index, or the way is long."""
@@ -212,7 +214,7 @@ class _Runs:
         """How much a walk of this length has before it."""
         parameters = self._parameters()
         source = phase.source(Conditions(RUNS, parameters), len(self.experiments), self.key, length)
-        [row] = await _fetch(self.connection, f"SELECT count(*) FROM ({source}) w", parameters)
+        [row] = await fetch(self.connection, f"SELECT count(*) FROM ({source}) w", parameters)
         return int(row[0])
 
     async def _step(self, phase: Phase, need: int, length: int) -> list[asyncpg.Record]:
@@ -251,7 +253,7 @@ class _Runs:
             f"{f' WHERE {after(outer, self.key, parameters)}' if self.key else ''}"
             f" ORDER BY {', '.join(sort)} LIMIT {parameters.add(need)}"
         )
-        return await _fetch(self.connection, sql, parameters)
+        return await fetch(self.connection, sql, parameters)
 
     def _parameters(self) -> Parameters:
         """With those that every statement has: $1 the workspace, $2 the experiments."""

@@ -11,9 +11,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock_server.model.lifecycle import Lifecycle
-from penstock_server.model.runs import RunStatus
 from penstock_server.model.search_tree import (
+    NAMED,
     And,
     Comparison,
     Condition,
@@ -34,6 +33,15 @@ PREFIX = 128
 
 
 @dataclass(frozen=True, slots=True)
+class Many:
+    """Where the values are of an attribute that one thing may have several of."""
+
+    table: str
+    owner: str  # the column by which it names whose they are
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noun:
     """Where one noun's fields are. `row` is the alias of its table in every statement."""
 
@@ -42,12 +50,11 @@ class Noun:
     owner: str  # the column by which the tables of keyed values name it
     keyed: Mapping[Entity, str]
     attributes: Mapping[str, str]
-
-
-def _names(kind: type[enum.IntEnum], column: str) -> str:
-    """The names of an enum whose numbers are 1, 2, …, by a column that holds them."""
-    names = ", ".join(f"'{each.name}'" for each in sorted(kind))
-    return f"(ARRAY[{names}])[{column}]"
+    many: Mapping[str, Many] = field(default_factory=dict)
+    # Attributes that nothing is without, so that a search may take the order of an index on them.
+    required: frozenset[str] = frozenset()
+    # Attributes of which an index holds the first PREFIX characters.
+    prefixed: frozenset[str] = frozenset()
 
 
 RUNS = Noun(
@@ -58,7 +65,7 @@ RUNS = Noun(
     attributes={
         "run_id": "r.id",
         "run_name": "r.name",
-        "status": _names(RunStatus, "r.status"),
+        "status": "r.status",
         "start_time": "r.start_ms",
         "end_time": "r.end_ms",
         "user_id": "nullif(r.user_name, '')",
@@ -66,7 +73,7 @@ RUNS = Noun(
         "parent_run_id": "r.parent_run_id",
         "git_commit": "nullif(r.git_commit, '')",
         "source_name": "nullif(r.source_name, '')",
-        "lifecycle": _names(Lifecycle, "r.lifecycle"),
+        "lifecycle": "r.lifecycle",
     },
 )
 EXPERIMENTS = Noun(
@@ -79,8 +86,54 @@ EXPERIMENTS = Noun(
         "experiment_id": "e.id",
         "creation_time": "e.created_ms",
         "last_update_time": "e.updated_ms",
-        "lifecycle": _names(Lifecycle, "e.lifecycle"),
+        "lifecycle": "e.lifecycle",
     },
+)
+MODELS = Noun(
+    row="m",
+    table="registered_models",
+    owner="model_id",
+    keyed={Entity.TAG: "registered_model_tags"},
+    attributes={
+        "name": "m.name",
+        "description": "nullif(m.description, '')",
+        "created_by": "m.created_by",
+        "creation_time": "m.created_ms",
+        "last_update_time": "m.updated_ms",
+    },
+    many={
+        "alias": Many("model_aliases", "model_id", "alias"),
+        "stage": Many("model_versions", "model_id", "stage"),
+        "run_id": Many("model_versions", "model_id", "run_id"),
+        "source": Many("model_versions", "model_id", "source"),
+    },
+    required=frozenset(("name", "created_by", "creation_time", "last_update_time")),
+    prefixed=frozenset(("source",)),
+)
+# Beside the row of a version stands that of its model, `m`.
+MODEL_VERSIONS = Noun(
+    row="v",
+    table="model_versions",
+    owner="version_id",
+    keyed={Entity.TAG: "model_version_tags"},
+    attributes={
+        "name": "m.name",
+        "version": "v.version",
+        "run_id": "v.run_id",
+        "source": "v.source",
+        "path": "nullif(v.path, '')",
+        "stage": "v.stage",
+        "status": "v.status",
+        "description": "nullif(v.description, '')",
+        "created_by": "v.created_by",
+        "creation_time": "v.created_ms",
+        "last_update_time": "v.updated_ms",
+    },
+    many={"alias": Many("model_aliases", "version_id", "alias")},
+    required=frozenset(
+        ("name", "version", "source", "stage", "status", "created_by", "creation_time", "last_update_time")
+    ),
+    prefixed=frozenset(("source",)),
 )
 
 
@@ -169,21 +222,38 @@ class Conditions:
             case Not(part):
                 return f"NOT {self.sql(part, under_not=True)}"
             case Comparison() | Membership() | Presence():
-                if condition.field.entity is Entity.ATTRIBUTE or condition.field in self.known:
+                if self._at_hand(condition.field):
                     test = self._own(condition)
                     return f"(({test}) IS TRUE)" if under_not else f"({test})"
                 return self._probe(condition)
+
+    def _at_hand(self, subject: Field) -> bool:
+        """Whether the row itself, or the statement, has the field's value."""
+        return (subject.entity is Entity.ATTRIBUTE and subject.key not in self.noun.many) or subject in self.known
 
     def _own(self, leaf: Leaf) -> str:
         column = self.known.get(leaf.field) or self.noun.attributes[leaf.field.key]
         if isinstance(leaf, Presence):
             return f"{column} IS {'NOT ' if leaf.present else ''}NULL"
-        return self.test(leaf, column)
+        return self._attribute_test(leaf, column)
+
+    def _attribute_test(self, leaf: Comparison | Membership, column: str) -> str:
+        return (self._prefix_test if leaf.field.key in self.noun.prefixed else self.test)(leaf, column)
 
     def _probe(self, leaf: Leaf) -> str:
         absent = isinstance(leaf, Presence) and not leaf.present
-        rows = self.rows(leaf, "x", f"x.{self.noun.owner} = {self.noun.row}.id" + self.scope.format(x="x"))
+        if leaf.field.entity is Entity.ATTRIBUTE:
+            rows = self._many(leaf, self.noun.many[leaf.field.key])
+        else:
+            rows = self.rows(leaf, "x", f"x.{self.noun.owner} = {self.noun.row}.id" + self.scope.format(x="x"))
         return f"{'NOT ' if absent else ''}EXISTS (SELECT FROM {rows})"
+
+    def _many(self, leaf: Leaf, many: Many) -> str:
+        """FROM and WHERE, less the keywords: the values of the row that are there and meet `leaf`."""
+        column = f"x.{many.column}"
+        own = f"x.{many.owner} = {self.noun.row}.id" + self.scope.format(x="x")
+        test = f"{column} IS NOT NULL" if isinstance(leaf, Presence) else self._attribute_test(leaf, column)
+        return f"{many.table} x WHERE {own} AND {test}"
 
     def rows(self, leaf: Leaf, x: str, scope: str) -> str:
         """FROM and WHERE, less the keywords: the keyed values, as `x`, that are there and meet `leaf`."""
@@ -202,10 +272,14 @@ class Conditions:
         """The test on a row `x` of a table of keyed values; what an index can find, by the index's expression."""
         if leaf.field.entity is Entity.METRIC:
             return self.test(leaf, f"{x}.last_value")
-        indexed = f'left({x}.value, {PREFIX}) COLLATE "C"'
+        return self._prefix_test(leaf, f"{x}.value")
+
+    def _prefix_test(self, leaf: Comparison | Membership, column: str) -> str:
+        """The test on text of which an index holds the first PREFIX characters."""
+        indexed = f'left({column}, {PREFIX}) COLLATE "C"'
         if isinstance(leaf, Comparison) and leaf.operator is Operator.EQ and len(str(leaf.value)) < PREFIX:
             return f"{indexed} = {self.parameters.add(leaf.value)}"
-        exact = self.test(leaf, f"{x}.value")
+        exact = self.test(leaf, column)
         match leaf:
             case Comparison(_, Operator.EQ, str(value)):
                 return f"{indexed} = {self.parameters.add(value[:PREFIX])} AND {exact}"
@@ -223,39 +297,51 @@ class Conditions:
             values = [value for value in (_stored(kind, value) for value in leaf.values) if value is not None]
             if not values:  # NULL <> ALL of nothing would be true
                 return f"{column} IS NOT NULL" if leaf.negated else "false"
-            array = f"{self.parameters.add(values)}::{COLUMN_TYPES[kind]}[]"
+            array = f"{self.parameters.add(values)}::{_STORED_TYPES[kind]}[]"
             return f"{column} <> ALL({array})" if leaf.negated else f"{column} = ANY({array})"
         operator = leaf.operator
-        if kind in (Type.STATUS, Type.LIFECYCLE):
-            operator = _ANY_CASE.get(operator, operator)
         if operator in _PATTERNS:
-            text = f"encode(uuid_send({column}), 'hex')" if kind is Type.RUN_ID else column
+            text = f"encode(uuid_send({column}), 'hex')" if kind is Type.RUN_ID else shown(kind, column)
+            if kind in NAMED:
+                operator = _ANY_CASE.get(operator, operator)
             return f"{text} {operator.value} {self.parameters.add(leaf.value)}"
         value = _stored(kind, leaf.value)
         if value is None:
             return "false" if operator is Operator.EQ else f"{column} IS NOT NULL"
         sign = "<>" if operator is Operator.NE else operator.value
-        test = f"{column} {sign} {self.parameters.add(value)}::{COLUMN_TYPES[kind]}"
+        test = f"{column} {sign} {self.parameters.add(value)}::{_STORED_TYPES[kind]}"
         if kind is Type.NUMBER and operator in (Operator.GT, Operator.GE):
             return f"{test} AND {column} < 'NaN'"  # which PostgreSQL has above all numbers
         return test
 
 
+# What a search sorts by.
 COLUMN_TYPES = {
     Type.NUMBER: "float8",
     Type.TEXT: "text",
     Type.TIME: "int8",
     Type.RUN_ID: "uuid",
     Type.EXPERIMENT_ID: "int8",
-    Type.STATUS: "text",
-    Type.LIFECYCLE: "text",
+    Type.VERSION: "int8",
+    **dict.fromkeys(NAMED, "text"),
 }
+_STORED_TYPES = COLUMN_TYPES | dict.fromkeys(NAMED, "int2")
 _PATTERNS = frozenset((Operator.LIKE, Operator.NOT_LIKE, Operator.ILIKE, Operator.NOT_ILIKE))
 _ANY_CASE = {Operator.LIKE: Operator.ILIKE, Operator.NOT_LIKE: Operator.NOT_ILIKE}
 
 
+def shown(kind: Type, column: str) -> str:
+    """What a column of this type has, as it is sorted by and as patterns see it: names, not their numbers 1, 2, …"""
+    if kind not in NAMED:
+        return column
+    names = ", ".join(f"'{each.name}'" for each in sorted(NAMED[kind]))
+    return f"(ARRAY[{names}])[{column}]"
+
+
 def _stored(kind: Type, value: object) -> object:
     """The value as its column has it; None for text that can be no run's id."""
+    if kind in NAMED:
+        return NAMED[kind][str(value)].value
     if kind is not Type.RUN_ID:
         return value
     try:

@@ -1,7 +1,8 @@
 """A search's order as SQL: columns to sort by that are never NULL, and the condition of coming after a row.
 
 Each key of the order makes two columns, a rank (0 there, 1 NaN, 2 absent; always ascending) and the value, or
-a constant where the rank says that there is none. Then come the noun's own tie-breaking columns.
+a constant where the rank says that there is none; of what is always there, the value alone. Then come the noun's own
+tie-breaking columns.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from penstock_server.model import pages
 from penstock_server.model.errors import InvalidPageToken
 from penstock_server.model.limits import INT64_MAX, INT64_MIN
 from penstock_server.model.search_tree import Entity, Order, Type
-from penstock_server.postgres.search_conditions import COLUMN_TYPES, Conditions, Parameters
+from penstock_server.postgres.search_conditions import COLUMN_TYPES, Conditions, Parameters, shown
 
 THERE, NAN, ABSENT = range(3)
 
@@ -51,7 +52,10 @@ def columns(order: Sequence[Order], conditions: Conditions) -> tuple[list[Column
         subject, kind = key.field, COLUMN_TYPES[key.field.type]
         collate = ' COLLATE "C"' if kind == "text" else ""
         if subject.entity is Entity.ATTRIBUTE:
-            value = noun.attributes[subject.key]
+            value = shown(subject.type, noun.attributes[subject.key])
+            if subject.key in noun.required:
+                result.append(Column(f"{value}{collate}", kind, key.descending))
+                continue
             rank = f"CASE WHEN {value} IS NULL THEN {ABSENT} ELSE {THERE} END"
         else:
             x = f"o{index}"

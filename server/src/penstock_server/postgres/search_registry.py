@@ -1,0 +1,79 @@
+"""Answers searches of registered models and of their versions: one statement each.
+
+Of these there are at most some hundred thousand, whose statistics the planner has, so that it is left to the planner
+which index finds them. What is sorted by is a plain column wherever all have it: an index gives the order then.
+"""
+
+# ruff: noqa: S608 — statements are put together from constants; values are parameters.
+
+from __future__ import annotations
+
+from penstock_server.model.access import WorkspaceId
+from penstock_server.model.registry import ModelId
+from penstock_server.model.search_tree import Entity, Field, Order, Query, Type
+from penstock_server.postgres.database import Connection
+from penstock_server.postgres.search import fetch, token_after
+from penstock_server.postgres.search_conditions import MODEL_VERSIONS, MODELS, Conditions, Noun, Parameters
+from penstock_server.postgres.search_order import Column, after, columns, decode
+
+_BY_NAME = Order(Field(Entity.ATTRIBUTE, "name", Type.TEXT))
+_LAST_CHANGED = Order(Field(Entity.ATTRIBUTE, "last_update_time", Type.TIME), descending=True)
+
+_MODELS = "registered_models m"
+_VERSIONS = "model_versions v JOIN registered_models m ON m.id = v.model_id AND m.workspace_id = v.workspace_id"
+
+
+async def search_models(
+    conn: Connection, workspace_id: WorkspaceId, query: Query, limit: int, page_token: str
+) -> tuple[list[ModelId], str]:
+    """The models that `query` selects, and the token of the next page.
+
+    There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
+    """
+    ids, token = await _search(conn, MODELS, _MODELS, workspace_id, query, _BY_NAME, limit, page_token)
+    return [ModelId(each) for each in ids], token
+
+
+async def search_versions(
+    conn: Connection, workspace_id: WorkspaceId, query: Query, limit: int, page_token: str
+) -> tuple[list[int], str]:
+    """The ids of the versions that `query` selects, and the token of the next page.
+
+    There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
+    """
+    return await _search(conn, MODEL_VERSIONS, _VERSIONS, workspace_id, query, _LAST_CHANGED, limit, page_token)
+
+
+async def _search(
+    conn: Connection,
+    noun: Noun,
+    source: str,
+    workspace_id: WorkspaceId,
+    query: Query,
+    order: Order,
+    limit: int,
+    page_token: str,
+) -> tuple[list[int], str]:
+    asked = (noun.table, workspace_id, repr(query))
+    parameters = Parameters()
+    workspace = parameters.add(workspace_id)
+    conditions = Conditions(noun, parameters, scope=f" AND {{x}}.workspace_id = {workspace}")
+    keys, joins = columns(query.order or (order,), conditions)
+    sorted_by = [*keys, Column(f"{noun.row}.id", "int8", descending=True)]
+    where = [f"{noun.row}.workspace_id = {workspace}"]
+    if query.where is not None:
+        where.append(conditions.sql(query.where))
+    if page_token:
+        key = decode(asked, sorted_by, page_token)
+        # Says nothing new, but it is by this that an index of the order is entered in the middle.
+        first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
+        where.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
+        where.append(after(sorted_by, key, parameters))
+    rows = await fetch(
+        conn,
+        f"SELECT {noun.row}.id, {', '.join(column.sql for column in sorted_by)} FROM {source}{joins}"
+        f" WHERE {' AND '.join(where)} ORDER BY {', '.join(f'{column.sql} {column.direction}' for column in sorted_by)}"
+        f" LIMIT {parameters.add(limit + 1)}",
+        parameters,
+    )
+    return [row[0] for row in rows[:limit]], token_after(asked, rows, limit)
