@@ -4,9 +4,10 @@
     any        = all { OR all }
     all        = one { AND one }
     one        = NOT one | "(" any ")" | field test
-    test       = ( = | != | > | >= | < | <= ) value
+    test       = ( = | != | > | >= | < | <= ) ( value | reference )
                | [NOT] ( LIKE | ILIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
     field      = metrics.key | params.key | tags.key | [attributes.]name
+    reference  = (alias | stage) "." ( metrics.key | params.key | tags.key | attributes.name )     in gates only
 
 docs/search.md tells users what each of them means; model/search_tree.py has the
 tree, model/search_tokens.py the words, model/search_schemas.py each noun's fields.
@@ -17,9 +18,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from penstock_server.model.errors import InvalidFilter
+from penstock_server.model.errors import InvalidArgument, InvalidFilter
 from penstock_server.model.limits import INT64_MAX, INT64_MIN
-from penstock_server.model.search_schemas import EXPERIMENTS, MODEL_VERSIONS, MODELS, RUNS, Schema
+from penstock_server.model.registry import Stage, check_alias
+from penstock_server.model.search_schemas import EXPERIMENTS, GATES, MODEL_VERSIONS, MODELS, RUNS, Schema
 from penstock_server.model.search_tokens import Kind, Token, tokens
 from penstock_server.model.search_tree import (
     NAMED,
@@ -35,6 +37,7 @@ from penstock_server.model.search_tree import (
     Order,
     Presence,
     Query,
+    Reference,
     Type,
     Value,
 )
@@ -50,6 +53,7 @@ __all__ = [
     "Query",
     "Schema",
     "parse_experiments",
+    "parse_gate",
     "parse_models",
     "parse_runs",
     "parse_versions",
@@ -84,6 +88,15 @@ def parse_models(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A
 def parse_versions(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
     """A search of model versions. Raises InvalidFilter."""
     return _parse(MODEL_VERSIONS, filter, order_by)
+
+
+def parse_gate(text: str, name: str) -> Condition:
+    """A gate, whose values may be references. Raises InvalidFilter, of the request's field `name`."""
+    parser = _Parser(GATES, name, text)
+    condition = parser.filter()
+    if condition is None:
+        raise InvalidFilter(name, text, 0, "a condition")
+    return condition
 
 
 def _parse(schema: Schema, text: str, order_by: Sequence[str]) -> Query:
@@ -180,7 +193,7 @@ class _Parser:
             if operator is None:
                 raise self._error(self._tests(subject))
             self.at += 1
-            return Comparison(subject, operator, self._value(subject))
+            return Comparison(subject, operator, self._reference(subject) or self._value(subject))
         if self._word("IS"):
             present = self._word("NOT")
             if not self._word("NULL"):
@@ -229,21 +242,55 @@ class _Parser:
         self.at += 1
         return value
 
+    def _reference(self, subject: Field) -> Reference | None:
+        """What a gate compares with of another version; None when a value stands here."""
+        first = self.here
+        if not self.schema.references or (first.kind is not Kind.QUOTED_NAME and "." not in first.text):
+            return None
+        if first.kind is Kind.NAME:
+            holder, _, field = first.text.partition(".")
+        elif first.kind is Kind.QUOTED_NAME:
+            holder, field = first.value, self._after_dot()
+        else:
+            return None
+        stage = Stage.called(holder)
+        try:
+            named = stage.label if stage not in (None, Stage.NONE) else "@" + check_alias(holder)
+        except InvalidArgument:
+            raise self._error("an alias or a stage before the first '.'", first) from None
+        if "." not in field:
+            raise self._error(f"a field such as metrics.<key> after '{holder}.'")
+        found = self._dotted(self.here, field)
+        if found.type is not subject.type:
+            raise self._error(f"{subject.type.value} to compare {subject.entity.value}.{subject.key[:80]} with", first)
+        return Reference(named, found)
+
+    def _after_dot(self) -> str:
+        """The field after a holder in backticks; its token is the one that comes next."""
+        self.at += 1
+        if not self._mark("."):
+            raise self._error("'.' and a field such as metrics.<key>")
+        return self.here.text if self.here.kind is Kind.NAME else ""
+
     def _field(self) -> Field:
         token = self.here
         if token.kind is Kind.NAME and "." in token.text:
-            word, _, key = token.text.partition(".")
-            entity = self.schema.entities.get(word.lower())
-            if entity is None:
-                raise self._error(self._fields())
-            self.at += 1
-            if not key:
-                key = self._quoted_key(token)
-            return self._attribute(token, key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
+            return self._dotted(token, token.text)
         if token.kind is Kind.NAME or (token.kind in (Kind.QUOTED_NAME, Kind.STRING) and token.text[0] != "'"):
             self.at += 1
             return self._attribute(token, token.value)
         raise self._error(self._fields())
+
+    def _dotted(self, token: Token, text: str) -> Field:
+        """The field that `text`, all of the next token or its end, begins."""
+        word, _, key = text.partition(".")
+        entity = self.schema.entities.get(word.lower())
+        if entity is None:
+            raise self._error(self._fields())
+        self.at += 1
+        if not key:
+            key = self._quoted_key(token)
+        return self._attribute(token, key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
 
     def _quoted_key(self, before: Token) -> str:
         token = self.here
@@ -254,7 +301,7 @@ class _Parser:
 
     def _attribute(self, token: Token, name: str) -> Field:
         # MLflow knows run_name as "Run name" too, with or without quotes.
-        if name.lower() == "run" and self.schema is RUNS and self._word("NAME"):
+        if name.lower() == "run" and "run_name" in self.schema.attributes and self._word("NAME"):
             name = "run_name"
         name = name.lower().replace(" ", "_")
         name = self.schema.aliases.get(name, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from penstock_server.model.search_tree import Entity, Type
 
@@ -19,6 +19,7 @@ class Schema:
     aliases: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     many: frozenset[str] = frozenset()  # attributes of which one thing may have several values
+    references: bool = False  # whether a value may be that of what an alias or a stage names
 
 
 _ATTRIBUTE_WORDS = dict.fromkeys(("attributes", "attribute", "attr"), Entity.ATTRIBUTE)
@@ -114,4 +115,12 @@ MODEL_VERSIONS = Schema(
     sortable=frozenset((Entity.ATTRIBUTE,)),
     aliases={**_REGISTRY_ALIASES, "version_number": "version"},
     many=frozenset(("alias",)),
+)
+# What a version may be promoted by: its run's fields, its own tags (before the run's), its number and stage.
+GATES = replace(
+    RUNS,
+    noun="gates",
+    attributes={**RUNS.attributes, "version": Type.VERSION, "stage": Type.STAGE},
+    sortable=frozenset(),
+    references=True,
 )

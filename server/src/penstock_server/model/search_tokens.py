@@ -45,7 +45,7 @@ _TOKEN = re.compile(
     | (?P<STRING>'[^']*(?:''[^']*)*' | "[^"]*(?:""[^"]*)*")
     | (?P<QUOTED_NAME>`[^`]*(?:``[^`]*)*`)
     | (?P<OPERATOR>[<>=!]+)
-    | (?P<PUNCTUATION>[(),])
+    | (?P<PUNCTUATION>[(),.])
     """,
     re.VERBOSE,
 )

@@ -71,12 +71,20 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A field of the version that an alias or a stage names: `holder` is @alias or a stage's label. In gates only."""
+
+    holder: str
+    field: Field
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The field is there and compares so. LIKE takes % and _, and a backslash before those that are meant."""
 
     field: Field
     operator: Operator
-    value: Value
+    value: Value | Reference
 
 
 @dataclass(frozen=True, slots=True)
