@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from penstock.errors import PenstockError
     from penstock.experiments import Experiment, View
     from penstock.metrics import History, MetricSummary, Point, Series
+    from penstock.model_versions import ModelStage, ModelVersion, ModelVersionStatus
+    from penstock.promotions import (
+        GateResult,
+        GateValue,
+        Promotion,
+        PromotionPolicy,
+        PromotionResult,
+        PromotionState,
+        Verdict,
+    )
+    from penstock.registry import RegisteredModel
+    from penstock.registry_events import RegistryEvent
     from penstock.runs import Run, RunChanged, Runs, RunStatus
     from penstock.sender import Rejection
     from penstock.start import start_run
@@ -35,16 +47,28 @@ __all__ = [
     "AsyncClient",
     "Client",
     "Experiment",
+    "GateResult",
+    "GateValue",
     "History",
     "MetricSummary",
+    "ModelStage",
+    "ModelVersion",
+    "ModelVersionStatus",
     "PenstockError",
     "Point",
+    "Promotion",
+    "PromotionPolicy",
+    "PromotionResult",
+    "PromotionState",
+    "RegisteredModel",
+    "RegistryEvent",
     "Rejection",
     "Run",
     "RunChanged",
     "RunStatus",
     "Runs",
     "Series",
+    "Verdict",
     "View",
     "errors",
     "start_run",
@@ -56,16 +80,28 @@ _HOMES = {
     "AsyncClient": "client",
     "Client": "client",
     "Experiment": "experiments",
+    "GateResult": "promotions",
+    "GateValue": "promotions",
     "History": "metrics",
     "MetricSummary": "metrics",
+    "ModelStage": "model_versions",
+    "ModelVersion": "model_versions",
+    "ModelVersionStatus": "model_versions",
     "PenstockError": "errors",
     "Point": "metrics",
+    "Promotion": "promotions",
+    "PromotionPolicy": "promotions",
+    "PromotionResult": "promotions",
+    "PromotionState": "promotions",
+    "RegisteredModel": "registry",
+    "RegistryEvent": "registry_events",
     "Rejection": "sender",
     "Run": "runs",
     "RunChanged": "runs",
     "RunStatus": "runs",
     "Runs": "runs",
     "Series": "metrics",
+    "Verdict": "promotions",
     "View": "experiments",
     "start_run": "start",
 }

@@ -6,10 +6,13 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import grpc
 import grpc.aio
+
+from penstock import origin
+from penstock.names import KEY_LIMIT, fit
 
 DEFAULT_URL = "localhost:50051"
 DEFAULT_WORKSPACE = "default"
@@ -24,6 +27,22 @@ _ONCE = [
     ("RunService", "DeleteRunTags"),
     ("ArtifactService", "DeleteArtifact"),
     ("ArtifactService", "CompleteUpload"),
+    *(
+        ("RegistryService", method)
+        for method in (
+            "UpdateRegisteredModel",
+            "DeleteRegisteredModel",
+            "DeleteRegisteredModelTags",
+            "DeleteModelVersion",
+            "DeleteModelVersionTags",
+            "SetAlias",
+            "DeleteAlias",
+            "Promote",
+            "DeletePromotionPolicy",
+            "Approve",
+            "Reject",
+        )
+    ),
     # Their bytes would be kept in memory for it.
     ("ArtifactService", "UploadArtifact"),
     ("ArtifactService", "DownloadArtifact"),
@@ -34,7 +53,13 @@ _SERVICE_CONFIG = json.dumps(
             {
                 "name": [
                     {"service": f"penstock.v1.{name}"}
-                    for name in ("ExperimentService", "RunService", "MetricService", "ArtifactService")
+                    for name in (
+                        "ExperimentService",
+                        "RunService",
+                        "MetricService",
+                        "ArtifactService",
+                        "RegistryService",
+                    )
                 ],
                 "retryPolicy": {
                     "maxAttempts": 5,
@@ -64,6 +89,10 @@ _CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
 _STREAMS = [*_COMMON, ("grpc.enable_retries", 0)]
 
 
+# In metadata a percent sign begins a byte, as in URLs.
+_PRINTABLE = "".join(chr(number) for number in range(0x20, 0x7F) if chr(number) != "%")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A server: `target` as gRPC takes it, whether by TLS, and the workspace to work in."""
@@ -75,7 +104,13 @@ class Address:
     @property
     def metadata(self) -> Sequence[tuple[str, str]]:
         """What every call carries."""
-        return (("penstock-workspace", self.workspace),) if self.workspace != DEFAULT_WORKSPACE else ()
+        told = [("penstock-user", name)] if (name := quote(user(), safe=_PRINTABLE)) else []
+        return [("penstock-workspace", self.workspace), *told] if self.workspace != DEFAULT_WORKSPACE else told
+
+    @property
+    def url(self) -> str:
+        """As `parse_address` takes it."""
+        return self.target if self.target.startswith("unix:") else f"grpc{'s' if self.tls else ''}://{self.target}"
 
     def channel(self) -> grpc.Channel:
         """For calls. Nothing is connected before the first."""
@@ -128,6 +163,12 @@ def artifacts_address(address: Address, url: str | None = None) -> Address:
     """
     url = url if url is not None else os.environ.get("PENSTOCK_ARTIFACTS_URL") or None
     return address if url is None else parse_address(url, address.workspace)
+
+
+def user() -> str:
+    """PENSTOCK_USER, or else how the system calls who we are: who does it, in the registry's history."""
+    told = os.environ.get("PENSTOCK_USER", "").strip() or origin.login()
+    return "".join(each for each in fit(told, KEY_LIMIT) if each.isprintable())
 
 
 def spool_dir() -> str | None:

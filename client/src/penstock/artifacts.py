@@ -69,8 +69,11 @@ def stat_artifact(run_id: str, path: str | os.PathLike[str]) -> Flow[Artifact]:
     return artifact_of((yield request(ARTIFACTS, "StatArtifact", message)).artifact)
 
 
-def delete_artifact(run_id: str, path: str | os.PathLike[str]) -> Flow[int]:
-    """Delete an artifact, or a directory with all in it. Returns how many files that were. Raises NotFound."""
-    message = pb.DeleteArtifactRequest(run_id=run_id, path=artifact_path(path))
+def delete_artifact(run_id: str, path: str | os.PathLike[str], *, force: bool = False) -> Flow[int]:
+    """Delete an artifact, or a directory with all in it. Returns how many files that were.
+
+    Raises NotFound; FailedPrecondition when versions of registered models stand on it, unless `force`.
+    """
+    message = pb.DeleteArtifactRequest(run_id=run_id, path=artifact_path(path), force=force)
     deleted: int = (yield request(ARTIFACTS, "DeleteArtifact", message)).deleted
     return deleted

@@ -18,10 +18,11 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, runs_pb2
+from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, registry_pb2, runs_pb2
 
 if TYPE_CHECKING:
     from penstock.client import AsyncClient, Client
+    from penstock.registry_client import AsyncRegistry, Registry
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,6 +31,7 @@ EXPERIMENTS: ServiceDescriptor = experiments_pb2.DESCRIPTOR.services_by_name["Ex
 RUNS: ServiceDescriptor = runs_pb2.DESCRIPTOR.services_by_name["RunService"]
 METRICS: ServiceDescriptor = metrics_pb2.DESCRIPTOR.services_by_name["MetricService"]
 ARTIFACTS: ServiceDescriptor = artifacts_pb2.DESCRIPTOR.services_by_name["ArtifactService"]
+REGISTRY: ServiceDescriptor = registry_pb2.DESCRIPTOR.services_by_name["RegistryService"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,9 @@ class Call(Generic[P, T]):
         self._signature = signature.replace(return_annotation=returned)  # as callers see it
 
     @overload
-    def __get__(self, client: Client, owner: type) -> Callable[P, T]: ...
+    def __get__(self, client: Client | Registry, owner: type) -> Callable[P, T]: ...
     @overload
-    def __get__(self, client: AsyncClient, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    def __get__(self, client: AsyncClient | AsyncRegistry, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
     @overload
     def __get__(self, client: None, owner: type) -> Callable[P, Flow[T]]: ...
     def __get__(self, client: Any, owner: type) -> Any:

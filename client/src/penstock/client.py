@@ -14,6 +14,7 @@ from penstock import artifacts, downloads, experiments, forks, metrics, runs, up
 from penstock.address import Address, artifacts_address, parse_address
 from penstock.calls import ARTIFACTS, Call, Flow, Listing, Request
 from penstock.errors import FailedPrecondition, PenstockError, from_status
+from penstock.registry_client import AsyncRegistry, Registry
 from penstock.relay import RelayedStream
 from penstock.transfers import Transfer
 from penstock.transport import Broken, Channels
@@ -109,6 +110,11 @@ class Client(_Calls):
         self._channels = Channels()
         self._wire = Wire(self._artifacts, timeout, channels=self._channels)
 
+    @property
+    def registry(self) -> Registry:
+        """Registered models: `client.registry.resolve("models:/iris@champion")`."""
+        return Registry(self)
+
     def close(self) -> None:
         """Let go of the connection. The next call makes another."""
         self._channels.close()
@@ -142,11 +148,11 @@ class Client(_Calls):
         answer = self._call(request, self._deadline(request))
         return list(answer) if request.streams else answer
 
-    def _listen(self, request: Request, make: Callable[[Any], T]) -> Iterator[T]:
+    def _listen(self, request: Request, make: Callable[[Any], T], timeout: float | None = None) -> Iterator[T]:
         if not forks.use_grpc():
-            yield from map(make, self._relay(request, None))
+            yield from map(make, self._relay(request, timeout))
             return
-        call = self._call(request, None)
+        call = self._call(request, timeout)
         try:
             for message in call:
                 yield make(message)
@@ -206,6 +212,11 @@ class AsyncClient(_Calls):
         super().__init__(url, workspace=workspace, timeout=timeout, artifacts_url=artifacts_url)
         self._channels: dict[Address, grpc.aio.Channel] = {}
         self._wire = Wire(self._artifacts, timeout)
+
+    @property
+    def registry(self) -> AsyncRegistry:
+        """Registered models: `await client.registry.resolve("models:/iris@champion")`."""
+        return AsyncRegistry(self)
 
     async def close(self) -> None:
         """Let go of the connection. The next call makes another."""
@@ -267,12 +278,17 @@ class AsyncClient(_Calls):
         )(request.message, timeout=self._deadline(request), metadata=self._address.metadata)
         return [message async for message in call] if request.streams else await call
 
-    async def _listen(self, request: Request, make: Callable[[Any], T]) -> AsyncIterator[T]:
+    async def _listen(
+        self,
+        request: Request,
+        make: Callable[[Any], T],
+        timeout: float | None = None,  # noqa: ASYNC109  gRPC's
+    ) -> AsyncIterator[T]:
         call = self._open(self._at(request)).unary_stream(
             request.path,
             request_serializer=type(request.message).SerializeToString,
             response_deserializer=request.answer.FromString,
-        )(request.message, metadata=self._address.metadata)
+        )(request.message, timeout=timeout, metadata=self._address.metadata)
         try:
             async for message in call:
                 yield make(message)

@@ -6,6 +6,8 @@
     ├── NotFound
     ├── AlreadyExists          also a param that has another value
     ├── FailedPrecondition     it is not in the state that the call needs; it may be deleted
+    │   ├── AliasMoved         an alias does not name the version that was expected; it says who has moved it
+    │   └── Guarded            an alias or a stage has a policy: `promote` gets there
     ├── PermissionDenied
     ├── Unauthenticated
     ├── Retryable              the same call will succeed later
@@ -25,6 +27,7 @@ ends a transfer that was told to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from urllib.parse import unquote
 
 import grpc
 
@@ -55,6 +58,29 @@ class AlreadyExists(PenstockError):
 
 class FailedPrecondition(PenstockError):
     """The thing is not in the state that the call needs."""
+
+
+class AliasMoved(FailedPrecondition):
+    """An alias does not name the version that was expected: somebody has moved it."""
+
+    @property
+    def version(self) -> int:
+        """The version that it names now; 0: none."""
+        return int(self.facts.get("penstock-version", "0"))
+
+    @property
+    def moved_by(self) -> str:
+        """Who has moved it; empty when nobody ever has."""
+        return unquote(self.facts.get("penstock-moved-by", ""))
+
+    @property
+    def moved_ms(self) -> int:
+        """When, in ms since 1970 UTC; 0 when nobody ever has."""
+        return int(self.facts.get("penstock-moved-ms", "0"))
+
+
+class Guarded(FailedPrecondition):
+    """A policy guards the alias or the stage: only `promote`, or approvals, get there."""
 
 
 class PermissionDenied(PenstockError):
@@ -124,7 +150,14 @@ _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: Busy,
     grpc.StatusCode.DEADLINE_EXCEEDED: TimedOut,
 }
-_ABORTED: dict[str, type[PenstockError]] = {"Changed": Changed, "UploadGone": UploadGone}
+# By the server's own names, where one status stands for several.
+_BY_NAME: dict[tuple[grpc.StatusCode, str], type[PenstockError]] = {
+    (grpc.StatusCode.INVALID_ARGUMENT, "InvalidFilter"): InvalidFilter,
+    (grpc.StatusCode.FAILED_PRECONDITION, "AliasMoved"): AliasMoved,
+    (grpc.StatusCode.FAILED_PRECONDITION, "Guarded"): Guarded,
+    (grpc.StatusCode.ABORTED, "Changed"): Changed,
+    (grpc.StatusCode.ABORTED, "UploadGone"): UploadGone,
+}
 
 _TOLD = 5
 
@@ -134,11 +167,7 @@ def from_status(
 ) -> PenstockError:
     """The error that a call's status tells."""
     facts = {key: str(value) for key, value in metadata if key.startswith("penstock-") or key == "retry-after-ms"}
-    cls = _CLASSES.get(code, ServerError)
-    if cls is InvalidArgument and facts.get("penstock-error") == "InvalidFilter":
-        cls = InvalidFilter
-    if code is grpc.StatusCode.ABORTED:
-        cls = _ABORTED.get(facts.get("penstock-error", ""), cls)
+    cls = _BY_NAME.get((code, facts.get("penstock-error", "")), _CLASSES.get(code, ServerError))
     if cls is Unavailable and "penstock-error" not in facts:
         start = " start one with `penstock-server serve`, or" if _is_here(target) else ""
         return cls(f"no server at {target};{start} set PENSTOCK_URL to where it is ({details})", facts)

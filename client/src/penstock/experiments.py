@@ -110,9 +110,13 @@ def delete_experiment_tags(experiment_id: str, keys: Sequence[str]) -> Flow[None
     yield request(EXPERIMENTS, "DeleteExperimentTags", message)
 
 
-def delete_experiment(experiment_id: str) -> Flow[None]:
-    """Mark an experiment and its runs deleted."""
-    yield request(EXPERIMENTS, "DeleteExperiment", pb.DeleteExperimentRequest(experiment_id=experiment_id))
+def delete_experiment(experiment_id: str, *, force: bool = False) -> Flow[None]:
+    """Mark an experiment and its runs deleted.
+
+    Raises FailedPrecondition when versions of registered models stand on one of these, unless `force`.
+    """
+    message = pb.DeleteExperimentRequest(experiment_id=experiment_id, force=force)
+    yield request(EXPERIMENTS, "DeleteExperiment", message)
 
 
 def restore_experiment(experiment_id: str) -> Flow[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import re
@@ -49,7 +50,7 @@ def find_origin() -> Origin:
     return Origin(
         source_name=fit(script, NAME_LIMIT),
         git_commit=git_commit(Path(script).parent if script else Path()),
-        user=fit(_user(), KEY_LIMIT),
+        user=fit(login(), KEY_LIMIT),
         host=fit(socket.gethostname(), KEY_LIMIT),
     )
 
@@ -112,7 +113,9 @@ def _script() -> str:
     return "" if script in ("", "-c", "-m") else str(script)
 
 
-def _user() -> str:
+@functools.cache
+def login() -> str:
+    """How the system calls who we are. Empty when it does not tell."""
     try:
         return getpass.getuser()
     except (ImportError, KeyError, OSError):  # no such user in a container's passwd

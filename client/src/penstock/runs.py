@@ -235,9 +235,12 @@ def delete_tags(run_id: str, keys: Sequence[str]) -> Flow[None]:
     yield request(RUNS, "DeleteRunTags", pb.DeleteRunTagsRequest(run_id=run_id, keys=listed(keys)))
 
 
-def delete_run(run_id: str) -> Flow[None]:
-    """Mark a run deleted: it refuses further logging."""
-    yield request(RUNS, "DeleteRun", pb.DeleteRunRequest(run_id=run_id))
+def delete_run(run_id: str, *, force: bool = False) -> Flow[None]:
+    """Mark a run deleted: it refuses further logging.
+
+    Raises FailedPrecondition when versions of registered models stand on it, unless `force`.
+    """
+    yield request(RUNS, "DeleteRun", pb.DeleteRunRequest(run_id=run_id, force=force))
 
 
 def restore_run(run_id: str) -> Flow[None]:
