@@ -22,7 +22,7 @@ from penstock_server.model.artifacts import media_type
         ("s.toml", "application/toml"),
         ("m.safetensors", "application/octet-stream"),
         ("m.onnx", "application/octet-stream"),
-        ("docs/LICENSE", "text/plain"),
+        ("sub/LICENSE", "text/plain"),
         ("md", "application/octet-stream"),
         ("a.md/weights", "application/octet-stream"),
         (".yaml", "application/yaml"),

@@ -194,5 +194,7 @@ def test_a_bucket_that_cannot_be_used(s3: S3Server, tmp_path: Path) -> None:
     env = s3.environment | {"AWS_SECRET_ACCESS_KEY": "g3heim"}
     code, found = doctor(tmp_path / "data", *PORTS, env=env)
     assert code == 1
-    assert found["artifacts"].startswith("bad: our secret is not that of our access key → check what the server's")
+    where, _, problem = found["artifacts"].removeprefix("bad: ").partition(": our ")
+    assert where == f"{s3.root} at {s3.endpoint}"
+    assert problem.startswith("secret is not that of our access key → check what the server's process sees")
     assert "g3heim" not in str(found)

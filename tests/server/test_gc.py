@@ -73,7 +73,7 @@ def test_what_was_deleted_long_ago_goes_beside_a_running_server(data_dir: Path) 
             runs.DeleteRun(ru.DeleteRunRequest(run_id=run_id_of(1)))
             assert gc(data_dir) == (0, NOTHING, "")
             age(Embedded(data_dir / "postgres").dsn)
-            told = "1 runs and 0 experiments, with 3 points and 1 files of 1.953 KiB\n"
+            told = "1 run and 0 experiments, with 3 points and 1 file of 1.953 KiB\n"
             code, out, err = gc(data_dir)
             assert (code, err) == (0, "")
             assert out == f"to remove: {told}nothing is removed yet; the same with --yes removes it for good\n"
@@ -109,7 +109,7 @@ def test_a_spool_that_comes_late_is_refused(dsn: str, data_dir: Path) -> None:
                 assert refused.code() is grpc.StatusCode.FAILED_PRECONDITION
                 assert says in refused.details()
                 age(dsn)
-                assert gc(data_dir, "--yes", dsn=dsn)[1].startswith(f"removed: {1 - number} runs")
+                assert gc(data_dir, "--yes", dsn=dsn)[1].startswith(f"removed: {1 - number} run")
             refused = Conversation(channel, run_id_of(1), **late).error()
             assert refused.code() is grpc.StatusCode.NOT_FOUND
 
@@ -126,7 +126,7 @@ def test_files_that_the_store_keeps_are_told(dsn: str, data_dir: Path) -> None:
     (data_dir / "artifacts").write_bytes(b"")
     code, out, err = gc(data_dir, "--yes", dsn=dsn)
     assert code == 1
-    assert out.startswith("removed: 1 runs")
+    assert out.startswith("removed: 1 run ")
     assert "files are left in the store; any server removes them later" in out
     assert "the artifacts' store cannot be used" in out + err
     assert "Traceback" not in out + err

@@ -142,14 +142,19 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
         finally:
             await db.close()
     print(
-        f"{'removed' if for_good else 'to remove'}: {removal.runs:,} runs and {removal.experiments:,} experiments, "
-        f"with {removal.points:,} points and {removal.files:,} files of {_size(removal.bytes)}"
+        f"{'removed' if for_good else 'to remove'}: {_count(removal.runs, 'run')} and "
+        f"{_count(removal.experiments, 'experiment')}, with {_count(removal.points, 'point')} and "
+        f"{_count(removal.files, 'file')} of {_size(removal.bytes)}"
     )
     if removal.trouble is not None:
         print("files are left in the store; any server removes them later, and so does this command")
         raise removal.trouble
     if not for_good and (removal.runs or removal.experiments):
         print("nothing is removed yet; the same with --yes removes it for good")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 @asynccontextmanager
