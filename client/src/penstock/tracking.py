@@ -32,6 +32,7 @@ from penstock.spool.records import Head
 from penstock.spool.retention import Limits
 from penstock.spool.spool import Spool
 from penstock.tracking_artifacts import ArtifactLog
+from penstock.tracking_registry import ModelLog
 from penstock.v1 import metrics_pb2, runs_pb2
 
 _log = logging.getLogger("penstock")
@@ -71,11 +72,11 @@ class Plan:
         return spool, Sender(spool, home, self.address, self.pace, offline=self.offline, resume=resume)
 
 
-class ActiveRun(ArtifactLog):
+class ActiveRun(ArtifactLog, ModelLog):
     """A run that is being logged to. Made by `start_run`; may be used by any thread, and in children after a fork.
 
-    No method raises because of what is logged or because of the server: what cannot be taken is warned of,
-    once per kind and name, and counted in `refused`.
+    No method that logs raises because of what is logged or because of the server: what cannot be taken is warned of,
+    once per kind and name, and counted in `refused`. `register_model` does, and waits.
     """
 
     def __init__(self, plan: Plan, host: str, *, shared: bool, resume: bool, finish_timeout: float) -> None:
