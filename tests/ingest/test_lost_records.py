@@ -13,7 +13,7 @@ from penstock_server.model.changes import Change, RunChange, RunRef
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.model.streams import Ack, Batch, Reject, Update, WriterId
 from penstock_server.postgres import runs
-from penstock_server.postgres.changes import Listener
+from penstock_server.postgres.changes import listener
 from penstock_server.postgres.database import Database
 
 
@@ -119,7 +119,7 @@ async def test_who_watches_is_told_of_what_is_lost(db: Database) -> None:
     run = await make_run(db)
     heard: asyncio.Queue[Change] = asyncio.Queue()
     connected = asyncio.Event()
-    listening = asyncio.create_task(Listener(db, heard.put_nowait, connected.set).run())
+    listening = asyncio.create_task(listener(db, heard.put_nowait, connected.set).run())
     async with working(db) as ingest:
         await connected.wait()
         writer = await ingest.open(CALLER, run, hello(run))

@@ -28,6 +28,9 @@ from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.changes import Changes
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.metrics import Metrics
+from penstock_server.core.model_versions import ModelVersions
+from penstock_server.core.registry import Registry
+from penstock_server.core.registry_events import RegistryEvents
 from penstock_server.core.runs import Runs
 from penstock_server.core.streams import Streams
 from penstock_server.core.sweep import Sweeper
@@ -42,6 +45,7 @@ from penstock_server.postgres.embedded import Embedded, to_the_end
 from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
+from penstock_server.rpc.registry import RegistryService
 from penstock_server.rpc.runs import RunService
 from penstock_server.rpc.server import Server as RpcServer
 from penstock_server.stop import Stop
@@ -190,6 +194,7 @@ async def _work(
     try:
         ingest = Ingest(db, settings.ingest_buffer_bytes)
         changes = Changes(db)
+        events = RegistryEvents(db)
         runs = Runs(db, ingest.run_ended)
         # Not watched: before a directory is made, to look into it is no trouble. The sweeper tells of what is one.
         sweeper = Sweeper(db, store, resume_ms(settings))
@@ -202,6 +207,7 @@ async def _work(
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(Experiments(db), limit),
             "RunService": RunService(runs, changes, limit),
+            "RegistryService": RegistryService(Registry(db), ModelVersions(db), events, limit),
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
         }
         grpc_server.register(Access(db), servicers)
@@ -215,13 +221,14 @@ async def _work(
                 background += [
                     group.create_task(ingest.run(), name="ingest"),
                     group.create_task(changes.run(), name="changes"),
+                    group.create_task(events.run(), name="registry-events"),
                 ]
             await grpc_server.start()
             stop.started()
             await stop.wait()
             state.stopping = True
             await grpc_server.set_ready(ready=False)
-            await _drain(settings, ingest, changes, grpc_server)
+            await _drain(settings, ingest, (changes, events), grpc_server)
             for task in background:
                 task.cancel()
     finally:
@@ -264,7 +271,9 @@ async def _away(db: Database) -> str | None:
     return None
 
 
-async def _drain(settings: Settings, ingest: Ingest, changes: Changes, grpc_server: RpcServer) -> None:
+async def _drain(
+    settings: Settings, ingest: Ingest, watched: tuple[Changes, RegistryEvents], grpc_server: RpcServer
+) -> None:
     """Commits and acknowledges what was accepted, then ends the calls. Raises NotDrainedError."""
     began = time.monotonic()
     seconds = settings.drain_seconds - _CLOSING
@@ -275,7 +284,8 @@ async def _drain(settings: Settings, ingest: Ingest, changes: Changes, grpc_serv
             f"what was accepted could not be committed within {settings.drain_seconds:g} s; it was not acknowledged, "
             "and its writers will send it again"
         ) from None
-    changes.stop()
+    for each in watched:
+        each.stop()
     left = seconds - (time.monotonic() - began)
     await grpc_server.stop(max(0.0, min(_CALLS_GRACE, left)))
     log.info("drained", seconds=round(time.monotonic() - began, 3))

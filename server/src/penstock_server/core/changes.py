@@ -13,7 +13,7 @@ from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import Run, RunId
 from penstock_server.postgres import runs
-from penstock_server.postgres.changes import Listener, locate_all, require_all
+from penstock_server.postgres.changes import listener, locate_all, require_all
 from penstock_server.postgres.database import Database
 
 # The most experiments and the most runs that one watch may name; who wants more watches them all.
@@ -43,7 +43,7 @@ class Changes:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._listener = Listener(db, self._heard, self._connected)
+        self._listener = listener(db, self._heard, self._connected)
         self._watchers: set[_Watcher] = set()
         self._stopped = False
 

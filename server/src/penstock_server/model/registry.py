@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import NewType
 
 from penstock_server.model.access import WorkspaceId
+from penstock_server.model.artifacts import check_directory
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.limits import check_text
-from penstock_server.model.runs import RunId
+from penstock_server.model.runs import RunId, format_run_id, parse_run_id
 
 ModelId = NewType("ModelId", int)
 
@@ -211,6 +212,36 @@ def parse_ref(text: str, where: str = "ref") -> Ref:
     raise InvalidArgument(
         where, f"{text[:80]!r} names no version: write models:/name/3, models:/name/Production or models:/name@alias"
     )
+
+
+_RUNS = "runs:/"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def run_source(run_id: RunId, path: str) -> str:
+    """The source of a version whose bytes are a run's, at a path or (empty) all it has."""
+    return f"{_RUNS}{format_run_id(run_id)}" + (f"/{path}" if path else "")
+
+
+def is_of_run(source: str) -> bool:
+    """Whether a source says that the bytes are a run's."""
+    return source.startswith(_RUNS)
+
+
+def parse_run_source(source: str, where: str = "source") -> tuple[RunId, str]:
+    """The run and the path of `runs:/<run id>/<path>`. Raises InvalidArgument."""
+    run_id, _, path = source.removeprefix(_RUNS).partition("/")
+    return parse_run_id(run_id, where), check_directory(path, where)
+
+
+def check_source(source: str, where: str = "source") -> str:
+    """Where bytes are, as text. Raises InvalidArgument."""
+    check_text(where, source, SOURCE_LIMIT, empty=False)
+    if not source.strip():
+        raise InvalidArgument(where, "must not be blank")
+    if found := _CONTROL.search(source):
+        raise InvalidArgument(where, f"has a control character at position {found.start()}")
+    return source
 
 
 def check_name(name: str, where: str = "name") -> str:

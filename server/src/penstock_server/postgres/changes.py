@@ -1,9 +1,7 @@
-"""What tells every replica that runs have changed: NOTIFY in the transaction that does it, and a listener to that."""
+"""What tells every replica that runs have changed: NOTIFY in the transaction that does it, and what that says."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 import uuid
 from collections.abc import Callable, Collection
 
@@ -11,20 +9,16 @@ import structlog
 
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.changes import Change, RunChange, RunRef
-from penstock_server.model.errors import NotFound, Retryable
+from penstock_server.model.errors import NotFound
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.postgres.database import Connection, Database, translated
+from penstock_server.postgres.database import Connection, Database
+from penstock_server.postgres.listener import Listener
 
 CHANNEL = "penstock_changes"
 
 # A notification holds less than 8,000 bytes; a run in it has at most 65.
 _RUNS_PER_NOTIFICATION = 100
-
-# A connection that was cut without a word is noticed by this.
-_HEARTBEAT_SECONDS = 15.0
-_STATEMENT_SECONDS = 5.0
-_PAUSE_SECONDS = 1.0
 
 # Several at once; PostgreSQL delivers them at COMMIT, and not at all when there is none.
 _NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
@@ -79,55 +73,14 @@ async def locate_all(conn: Connection, workspace_id: WorkspaceId, run_ids: Colle
     return refs
 
 
-class Listener:
-    """Hears what any replica commits, on a connection of its own that it makes again whenever it is lost."""
+def listener(db: Database, heard: Callable[[Change], None], connected: Callable[[], None]) -> Listener:
+    """Hears of runs; see Listener."""
 
-    def __init__(self, db: Database, heard: Callable[[Change], None], connected: Callable[[], None]) -> None:
-        """`connected` is called each time that listening has begun: what was committed before was not heard."""
-        self._db = db
-        self._heard = heard
-        self._connected = connected
-
-    async def run(self) -> None:
-        """Listens, until it is cancelled."""
-        failing = False
-        while True:
-            try:
-                await self._listen()
-                failing = False
-                log.info("the connection that listens for changes was lost; it is made again")
-            except Retryable as error:
-                if not failing:  # told once, however long it takes
-                    log.warning("listening for changes failed and is tried again", error=str(error.__cause__ or error))
-                failing = True
-            await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # only so that replicas take turns
-
-    async def _listen(self) -> None:
-        """Listens until the connection is lost. Raises Unavailable."""
-        conn = await self._db.connect(statement_seconds=_STATEMENT_SECONDS)
-        try:
-            with translated():
-                lost = asyncio.Event()
-                conn.add_termination_listener(lambda _: lost.set())
-                await conn.add_listener(CHANNEL, self._receive)
-                self._connected()
-                await _until_lost(conn, lost)
-        finally:
-            conn.terminate()
-
-    def _receive(self, _conn: object, _pid: int, _channel: str, payload: str) -> None:
+    def receive(payload: str) -> None:
         for change in _parse(payload):
-            self._heard(change)
+            heard(change)
 
-
-async def _until_lost(conn: Connection, lost: asyncio.Event) -> None:
-    while True:
-        try:
-            async with asyncio.timeout(_HEARTBEAT_SECONDS):
-                await lost.wait()
-                return
-        except TimeoutError:
-            await conn.execute("SELECT")
+    return Listener(db, CHANNEL, receive, connected)
 
 
 def _written(run: RunRef) -> str:

@@ -162,6 +162,15 @@ async def lock_active(conn: Connection, workspace_id: WorkspaceId, run_id: RunId
     return _ref(await conn.fetchrow(_LOCK, workspace_id, run_id), run_id, active=True)
 
 
+# SHARE: what is made of a run is made by any number at once, and not while the run is being deleted.
+_SHARE = _LOCATE + " FOR SHARE"
+
+
+async def hold_active(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> RunRef:
+    """Keeps an active run from being deleted until the transaction ends. Raises NotFound, NotActive."""
+    return _ref(await conn.fetchrow(_SHARE, workspace_id, run_id), run_id, active=True)
+
+
 # The number is any, the same for ever. The row itself is not held: it is the ingest's.
 _HOLD_FILES = _LOCATE.replace(" FROM", ", pg_advisory_xact_lock(hashtextextended(id::text, 7364627310)) FROM", 1)
 

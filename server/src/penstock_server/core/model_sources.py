@@ -1,0 +1,158 @@
+"""What versions of registered models stand on: it is there when they are made, and is deleted only by force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from penstock_server.model.access import Caller, WorkspaceId
+from penstock_server.model.artifacts import check_directory
+from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.registry import (
+    EventKind,
+    Happening,
+    ModelVersion,
+    NewVersion,
+    Ref,
+    VersionStatus,
+    check_source,
+    is_of_run,
+    parse_ref,
+    parse_run_source,
+    run_source,
+)
+from penstock_server.model.runs import RunId, format_run_id
+from penstock_server.postgres import artifacts, model_sources, model_versions, registry, registry_events, runs
+from penstock_server.postgres.database import Connection
+from penstock_server.postgres.model_sources import Standing
+
+_OF_MODELS = "models:/"
+
+
+def read(new: NewVersion) -> NewVersion:
+    """Of a run by its id and path, or by its source, both told. Raises InvalidArgument."""
+    if not new.source:
+        if new.run_id is None:
+            raise InvalidArgument("source", "give this, or a run_id and a path")
+        path = check_directory(new.path, "path")
+        return replace(new, path=path, source=run_source(new.run_id, path))
+    if new.path:
+        raise InvalidArgument("path", "not together with source; give one of them")
+    check_source(new.source)
+    if not is_of_run(new.source):
+        return new
+    run_id, path = parse_run_source(new.source)
+    return _of_run(new, run_id, path, run_source(run_id, path))
+
+
+def _of_run(new: NewVersion, run_id: RunId | None, path: str, source: str) -> NewVersion:
+    if new.run_id not in (None, run_id):
+        raise InvalidArgument("run_id", "is not the run of the source; give one of them")
+    return replace(new, run_id=run_id, path=path, source=source)
+
+
+async def hold(conn: Connection, caller: Caller, new: NewVersion) -> NewVersion:
+    """What a new version is to stand on, kept there until the transaction ends.
+
+    Raises NotFound of the run, the artifact or the version that the source refers to; NotActive of the run.
+    """
+    if new.source.startswith(_OF_MODELS):
+        original = await resolve(conn, caller.workspace_id, parse_ref(new.source, "source"))
+        new = _of_run(new, original.run_id, original.path, original.source)
+    if new.run_id is not None and is_of_run(new.source) and new.status is not VersionStatus.PENDING:
+        await _hold_artifact(conn, caller, new.run_id, new.path)
+    if new.run_id is not None:
+        await runs.hold_active(conn, caller.workspace_id, new.run_id)
+    return new
+
+
+async def hold_bytes(conn: Connection, caller: Caller, version: ModelVersion) -> None:
+    """Keeps the artifact of a version there until the transaction ends. Raises NotFound, NotActive of its run."""
+    if version.run_id is not None and is_of_run(version.source):
+        await _hold_artifact(conn, caller, version.run_id, version.path)
+
+
+async def _hold_artifact(conn: Connection, caller: Caller, run_id: RunId, path: str) -> None:
+    run = await runs.hold_files(conn, caller.workspace_id, run_id)
+    if path:
+        there = await artifacts.find(conn, run, path) is not None or await artifacts.is_directory(conn, run, path)
+    else:
+        there = bool(await artifacts.files(conn, run, "", None, 1))
+    if not there:
+        raise (
+            NotFound("artifact", path) if path else FailedPrecondition(f"run {format_run_id(run_id)} has no artifacts")
+        )
+
+
+async def resolve(conn: Connection, workspace_id: WorkspaceId, ref: Ref) -> ModelVersion:
+    """The version that is meant. Raises NotFound, of the model where there is none."""
+    found = await model_versions.resolve(conn, workspace_id, ref)
+    if found is None:
+        await registry.locate(conn, workspace_id, ref.name)
+        if ref.alias is not None:
+            raise NotFound("alias", f"{ref.name}@{ref.alias}")
+        which = ref.version or (ref.stage.label if ref.stage else "latest")
+        raise NotFound("model version", f"{ref.name}/{which}")
+    return found
+
+
+async def leave_run(conn: Connection, caller: Caller, run_id: RunId, *, force: bool) -> None:
+    """Call it once a run is marked deleted. Raises FailedPrecondition when versions stand on it, unless `force`."""
+    found = await model_sources.on_run(conn, caller.workspace_id, run_id)
+    told = {"run_id": format_run_id(run_id)}
+    await _leave(conn, caller, found, "run", told, f"run {format_run_id(run_id)}", force=force)
+
+
+async def leave_artifact(conn: Connection, caller: Caller, run_id: RunId, path: str, *, force: bool) -> None:
+    """Call it with the run's files held. Raises FailedPrecondition when versions stand on it, unless `force`.
+
+    On what is at the path, in it, or on a directory that it is in.
+    """
+    found = await model_sources.on_artifact(conn, caller.workspace_id, run_id, path)
+    told = {"run_id": format_run_id(run_id), "path": path}
+    await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=force)
+
+
+async def leave_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId, *, force: bool) -> None:
+    """Call it once its runs are marked deleted.
+
+    Raises FailedPrecondition when versions stand on one of them, unless `force`.
+    """
+    found = await model_sources.on_experiment(conn, caller.workspace_id, experiment_id)
+    told = {"experiment_id": str(experiment_id)}
+    await _leave(conn, caller, found, "experiment", told, f"experiment {experiment_id}", force=force)
+
+
+_NAMED = 3
+
+
+async def _leave(
+    conn: Connection,
+    caller: Caller,
+    found: list[Standing],
+    kind: str,
+    told: Mapping[str, str],
+    what: str,
+    *,
+    force: bool,
+) -> None:
+    if not found:
+        return
+    if not force:
+        named = ", ".join(f"{each.name} version {each.version}" for each in found[:_NAMED])
+        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        plural = len(found) > 1
+        raise FailedPrecondition(
+            f"{named}{more} {'stand' if plural else 'stands'} on {what}; "
+            f"delete {'those versions' if plural else 'that version'} first, or force it"
+        )
+    models = await registry.lock_all(conn, caller.workspace_id, sorted({each.model_id for each in found}))
+    still = await model_sources.still(conn, caller.workspace_id, [each.id for each in found])
+    for model in models:
+        happened = [
+            Happening(EventKind.SOURCE_DELETED, each.version, kind, {**told, "run_id": format_run_id(each.run_id)})
+            for each in still
+            if each.model_id == model.model_id
+        ]
+        await registry_events.add(conn, caller, model.model_id, model.name, happened)

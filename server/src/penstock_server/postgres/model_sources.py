@@ -1,0 +1,57 @@
+"""Which versions of registered models stand on a run, its artifacts or an experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock_server.model.access import WorkspaceId
+from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.registry import ModelId
+from penstock_server.model.runs import RunId
+from penstock_server.postgres.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A version that stands on something of a run. `name` is the model's."""
+
+    id: int
+    model_id: ModelId
+    name: str
+    version: int
+    run_id: RunId
+
+
+_SELECT = """
+SELECT v.id, v.model_id, m.name, v.version, v.run_id FROM model_versions v JOIN registered_models m ON m.id = v.model_id
+ WHERE v.workspace_id = $1 AND """
+_ORDER = " ORDER BY m.name, v.version"
+_ON_RUN = f"{_SELECT} v.run_id = $2 {_ORDER}"
+# The same path, one above it, or one below it; no path is all of the run.
+_ON_ARTIFACT = f"""{_SELECT} v.run_id = $2 AND starts_with(v.source, 'runs:/')
+   AND (v.path IN ('', $3) OR starts_with(v.path, $3 || '/') OR starts_with($3, v.path || '/')) {_ORDER}"""
+_ON_EXPERIMENT = f"""{_SELECT} v.run_id IN
+       (SELECT r.id FROM model_versions s JOIN runs r ON r.id = s.run_id
+         WHERE s.workspace_id = $1 AND r.workspace_id = $1 AND r.experiment_id = $2) {_ORDER}"""  # noqa: S608  # only constants are put together
+_STILL = f"{_SELECT} v.id = ANY($2) {_ORDER}"
+
+
+async def on_run(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> list[Standing]:
+    """Those that come from a run."""
+    return [Standing(*row) for row in await conn.fetch(_ON_RUN, workspace_id, run_id)]
+
+
+async def on_artifact(conn: Connection, workspace_id: WorkspaceId, run_id: RunId, path: str) -> list[Standing]:
+    """Those whose bytes are at a path of a run, below it, or in a directory that it is in."""
+    return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, run_id, path)]
+
+
+async def on_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId) -> list[Standing]:
+    """Those that come from a run of an experiment."""
+    return [Standing(*row) for row in await conn.fetch(_ON_EXPERIMENT, workspace_id, experiment_id)]
+
+
+async def still(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[int]) -> list[Standing]:
+    """Those of these versions that are there."""
+    return [Standing(*row) for row in await conn.fetch(_STILL, workspace_id, ids)]
