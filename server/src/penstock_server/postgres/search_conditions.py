@@ -110,7 +110,7 @@ MODELS = Noun(
     required=frozenset(("name", "created_by", "creation_time", "last_update_time")),
     prefixed=frozenset(("source",)),
 )
-# Beside the row of a version stands that of its model, `m`.
+# The name is that of the model, `m`.
 MODEL_VERSIONS = Noun(
     row="v",
     table="model_versions",

@@ -19,8 +19,7 @@ from penstock_server.postgres.search_order import Column, after, columns, decode
 _BY_NAME = Order(Field(Entity.ATTRIBUTE, "name", Type.TEXT))
 _LAST_CHANGED = Order(Field(Entity.ATTRIBUTE, "last_update_time", Type.TIME), descending=True)
 
-_MODELS = "registered_models m"
-_VERSIONS = "model_versions v JOIN registered_models m ON m.id = v.model_id AND m.workspace_id = v.workspace_id"
+_OF_MODELS = " JOIN registered_models m ON m.id = v.model_id AND m.workspace_id = v.workspace_id"
 
 
 async def search_models(
@@ -30,7 +29,7 @@ async def search_models(
 
     There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
     """
-    ids, token = await _search(conn, MODELS, _MODELS, workspace_id, query, _BY_NAME, limit, page_token)
+    ids, token = await _search(conn, MODELS, workspace_id, query, _BY_NAME, limit, page_token)
     return [ModelId(each) for each in ids], token
 
 
@@ -41,13 +40,12 @@ async def search_versions(
 
     There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
     """
-    return await _search(conn, MODEL_VERSIONS, _VERSIONS, workspace_id, query, _LAST_CHANGED, limit, page_token)
+    return await _search(conn, MODEL_VERSIONS, workspace_id, query, _LAST_CHANGED, limit, page_token)
 
 
 async def _search(
     conn: Connection,
     noun: Noun,
-    source: str,
     workspace_id: WorkspaceId,
     query: Query,
     order: Order,
@@ -69,10 +67,15 @@ async def _search(
         first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
         where.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
         where.append(after(sorted_by, key, parameters))
+    what = ", ".join([f"{noun.row}.id", *(column.sql for column in sorted_by)])
+    which = " AND ".join(where)
+    # Not joined where it is not asked for: a LIMIT does not reach the sort under a join.
+    if noun is MODEL_VERSIONS and noun.attributes["name"] in what + which:
+        joins = _OF_MODELS + joins
     rows = await fetch(
         conn,
-        f"SELECT {noun.row}.id, {', '.join(column.sql for column in sorted_by)} FROM {source}{joins}"
-        f" WHERE {' AND '.join(where)} ORDER BY {', '.join(f'{column.sql} {column.direction}' for column in sorted_by)}"
+        f"SELECT {what} FROM {noun.table} {noun.row}{joins} WHERE {which}"
+        f" ORDER BY {', '.join(f'{column.sql} {column.direction}' for column in sorted_by)}"
         f" LIMIT {parameters.add(limit + 1)}",
         parameters,
     )
