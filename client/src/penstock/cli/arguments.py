@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from penstock import __version__
+from penstock.cli import model_arguments
 
 _RUN = "its id, or the first 6 digits of it or more"
 
@@ -12,7 +13,8 @@ _RUN = "its id, or the first 6 digits of it or more"
 def parser() -> argparse.ArgumentParser:
     """Of the whole command. `command` names the function in `commands`."""
     top = argparse.ArgumentParser(
-        prog="penstock", description="Look at experiments, runs, metrics and artifacts; send what is left behind."
+        prog="penstock",
+        description="Look at experiments, runs, metrics, artifacts and models; send what is left behind.",
     )
     top.add_argument("--version", action="version", version=f"penstock {__version__}")
     nouns = top.add_subparsers(required=True, metavar="COMMAND")
@@ -78,6 +80,10 @@ def parser() -> argparse.ArgumentParser:
     rm.add_argument("run", metavar="RUN", help=_RUN)
     rm.add_argument("path", metavar="PATH", help="where in the run")
     rm.set_defaults(command="artifacts_rm")
+
+    models = _noun(nouns, "models", "the registry: models, their versions, aliases and stages")
+    _list_of(models, "models", "list models, by name", common).set_defaults(act="list_")
+    model_arguments.add(models, common)
 
     export = nouns.add_parser("export", parents=[common], help="write points as CSV or Parquet")
     export.add_argument("runs", metavar="RUN", nargs="+", help=_RUN)

@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.bars import count_of, files_of
 from penstock.cli import artifacts, exports, references, spools
+from penstock.cli import models as registry
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
@@ -169,6 +170,11 @@ def artifacts_put(args: argparse.Namespace) -> None:
 def artifacts_rm(args: argparse.Namespace) -> None:
     """`penstock artifacts rm`."""
     artifacts.rm(args)
+
+
+def models(args: argparse.Namespace) -> int:
+    """`penstock models …`."""
+    return getattr(registry, args.act)(args) or 0
 
 
 def sync(args: argparse.Namespace) -> int:
