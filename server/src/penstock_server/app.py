@@ -29,6 +29,7 @@ from penstock_server.core.changes import Changes
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.metrics import Metrics
 from penstock_server.core.model_versions import ModelVersions
+from penstock_server.core.promotions import Promotions
 from penstock_server.core.registry import Registry
 from penstock_server.core.registry_events import RegistryEvents
 from penstock_server.core.runs import Runs
@@ -207,7 +208,7 @@ async def _work(
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(Experiments(db), limit),
             "RunService": RunService(runs, changes, limit),
-            "RegistryService": RegistryService(Registry(db), ModelVersions(db), events, limit),
+            "RegistryService": RegistryService(Registry(db), ModelVersions(db), Promotions(db), events, limit),
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
         }
         grpc_server.register(Access(db), servicers)

@@ -273,6 +273,12 @@ async def drop_alias(
     return row["version"], [Happening(EventKind.ALIAS_DELETED, row["version"], alias, before=before)]
 
 
+async def named(conn: Connection, model: ModelRef, alias: str, expected: int | None = None) -> int:
+    """The version that an alias of a locked model names (0: none). Raises AliasMoved as `move_alias` does."""
+    row = await _holder(conn, model, alias, expected)
+    return row["version"] if row is not None else 0
+
+
 async def _holder(conn: Connection, model: ModelRef, alias: str, expected: int | None) -> Row | None:
     """The version that an alias names, and who had it do so. Raises AliasMoved."""
     row = await conn.fetchrow(_HOLDER, model.model_id, alias)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from penstock.v1 import registry_pb2 as pb
 from penstock_server.core.model_versions import ModelVersions
+from penstock_server.core.promotions import Promotions
 from penstock_server.core.registry import Registry
 from penstock_server.core.registry_events import RegistryEvents, Synced
 from penstock_server.model.access import Caller
@@ -20,12 +21,17 @@ class RegistryService(PromotionMethods):
     """The methods of penstock.v1.RegistryService."""
 
     def __init__(
-        self, registry: Registry, versions: ModelVersions, events: RegistryEvents, max_message_bytes: int
+        self,
+        registry: Registry,
+        versions: ModelVersions,
+        promotions: Promotions,
+        events: RegistryEvents,
+        max_message_bytes: int,
     ) -> None:
+        super().__init__(promotions, max_message_bytes)
         self._registry = registry
         self._versions = versions
         self._events = events
-        self._max_message_bytes = max_message_bytes
 
     async def create_registered_model(
         self, caller: Caller, request: pb.CreateRegisteredModelRequest
