@@ -17,6 +17,7 @@ from penstock_server.rpc import access
 from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
+from penstock_server.rpc.registry import RegistryService
 from penstock_server.rpc.runs import RunService
 from penstock_server.rpc.server import SERVICES, Server
 
@@ -134,6 +135,7 @@ def test_every_method_has_its_servicer() -> None:
         "RunService": RunService.__new__(RunService),
         "MetricService": MetricService.__new__(MetricService),
         "ArtifactService": ArtifactService.__new__(ArtifactService),
+        "RegistryService": RegistryService.__new__(RegistryService),
     }
 
     async def register(servicers: dict[str, Any], *, artifacts_only: bool = False) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
+from penstock_server.core import model_sources
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model import pages
 from penstock_server.model.access import Caller
@@ -77,14 +78,18 @@ class Artifacts:
                 return Artifact(path, is_directory=True)
         raise NotFound("artifact", path)
 
-    async def delete(self, caller: Caller, run_id: RunId, path: str) -> int:
-        """Deletes an artifact, or all in a directory; how many files that were. Raises NotFound, NotActive."""
+    async def delete(self, caller: Caller, run_id: RunId, path: str, *, force: bool = False) -> int:
+        """Deletes an artifact, or all in a directory; how many files that were. Raises NotFound, NotActive.
+
+        Raises FailedPrecondition when versions of models stand on it, unless `force`.
+        """
         check_path(path)
         async with self._db.waiting() as conn:
             run = await runs.hold_files(conn, caller.workspace_id, run_id)
             deleted = await artifacts.delete(conn, run, path)
-        if not deleted:
-            raise NotFound("artifact", path)
+            if not deleted:
+                raise NotFound("artifact", path)
+            await model_sources.leave_artifact(conn, caller, run_id, path, force=force)
         self._nudge()
         return deleted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import AlreadyExists, NotFound
@@ -104,15 +105,18 @@ class Experiments:
             if keys:
                 await experiments.drop_tags(conn, caller.workspace_id, experiment_id, keys)
 
-    async def delete(self, caller: Caller, experiment_id: ExperimentId) -> None:
-        """Marks an experiment and its runs deleted. Deleting twice is fine. Raises NotFound."""
-        await self._set_lifecycle(caller, experiment_id, Lifecycle.DELETED)
+    async def delete(self, caller: Caller, experiment_id: ExperimentId, *, force: bool = False) -> None:
+        """Marks an experiment and its runs deleted. Deleting twice is fine. Raises NotFound.
+
+        Raises FailedPrecondition when versions of models stand on one of the runs, unless `force`.
+        """
+        async with self._db.waiting() as conn:
+            if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.DELETED):
+                await model_sources.leave_experiment(conn, caller, experiment_id, force=force)
+                await changes.notify_experiment(conn, caller.workspace_id, experiment_id)
 
     async def restore(self, caller: Caller, experiment_id: ExperimentId) -> None:
         """Takes a deletion back, for all runs of the experiment too. Restoring twice is fine. Raises NotFound."""
-        await self._set_lifecycle(caller, experiment_id, Lifecycle.ACTIVE)
-
-    async def _set_lifecycle(self, caller: Caller, experiment_id: ExperimentId, lifecycle: Lifecycle) -> None:
         async with self._db.transaction() as conn:
-            if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, lifecycle):
+            if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.ACTIVE):
                 await changes.notify_experiment(conn, caller.workspace_id, experiment_id)

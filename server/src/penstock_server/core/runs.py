@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.changes import RunRef
@@ -167,11 +168,15 @@ class Runs:
             await runs.drop_tags(conn, ref, keys)
             await changes.notify_run(conn, ref)
 
-    async def delete(self, caller: Caller, run_id: RunId) -> None:
-        """Marks a run deleted; it refuses logging from now on. Deleting twice is fine. Raises NotFound."""
+    async def delete(self, caller: Caller, run_id: RunId, *, force: bool = False) -> None:
+        """Marks a run deleted; it refuses logging from now on. Deleting twice is fine. Raises NotFound.
+
+        Raises FailedPrecondition when versions of models stand on it, unless `force`.
+        """
         async with self._db.waiting() as conn:
             ref = await runs.locate(conn, caller.workspace_id, run_id)
             if await runs.set_lifecycle(conn, ref, Lifecycle.DELETED):
+                await model_sources.leave_run(conn, caller, run_id, force=force)
                 await changes.notify_run(conn, ref)
 
     async def restore(self, caller: Caller, run_id: RunId) -> None:

@@ -120,7 +120,7 @@ class ArtifactService:
 
     async def delete_artifact(self, caller: Caller, request: pb.DeleteArtifactRequest) -> pb.DeleteArtifactResponse:
         """Deletes an artifact or directory."""
-        deleted = await self._artifacts.delete(caller, parse_run_id(request.run_id), request.path)
+        deleted = await self._artifacts.delete(caller, parse_run_id(request.run_id), request.path, force=request.force)
         return pb.DeleteArtifactResponse(deleted=deleted)
 
 

@@ -82,7 +82,7 @@ class ExperimentService:
         self, caller: Caller, request: pb.DeleteExperimentRequest
     ) -> pb.DeleteExperimentResponse:
         """Marks one deleted."""
-        await self._experiments.delete(caller, parse_experiment_id(request.experiment_id))
+        await self._experiments.delete(caller, parse_experiment_id(request.experiment_id), force=request.force)
         return pb.DeleteExperimentResponse()
 
     async def restore_experiment(

@@ -82,7 +82,7 @@ class RunService:
 
     async def delete_run(self, caller: Caller, request: pb.DeleteRunRequest) -> pb.DeleteRunResponse:
         """Marks one deleted."""
-        await self._runs.delete(caller, parse_run_id(request.run_id))
+        await self._runs.delete(caller, parse_run_id(request.run_id), force=request.force)
         return pb.DeleteRunResponse()
 
     async def restore_run(self, caller: Caller, request: pb.RestoreRunRequest) -> pb.RestoreRunResponse:
