@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from penstock_server.blobs.local import LocalStore
-from penstock_server.blobs.store import Store
+from penstock_server.blobs.store import Object, Store
 from penstock_server.model.artifacts import MIB, LocalRoot, Part
 from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, UploadGone
 
@@ -215,6 +215,12 @@ async def test_what_was_answered_is_on_the_disk(store: LocalStore, root: Path, m
     assert {".", "1"} <= set(told[:at])
     assert told[at + 1 :] == ["1/a"]
 
+    told.clear()
+    objects = [Object(f"1/a/{number}", b"x", "") for number in range(3)]
+    assert await store.put_all(objects) == [None] * 3
+    assert all(name.startswith(".uploads/") for name in told[:3])
+    assert told[3:] == ["renamed", "renamed", "renamed", "1/a"]
+
     token = await store.begin("1/b/large", "")
     told.clear()
     await store.put_part("1/b/large", token, 1, 0, b"part")
@@ -226,6 +232,32 @@ async def test_what_was_answered_is_on_the_disk(store: LocalStore, root: Path, m
     told.clear()
     await store.delete(["1/a/file"])
     assert told == ["1/a"]
+
+
+async def test_of_many_objects_each_fails_for_itself(store: LocalStore, root: Path) -> None:
+    await store.put("1/a", b"a file", "")
+    (root / "1/b/d").mkdir(parents=True)
+    keys = ["1/a/x", "1/b/x", "1/b/d", "1/b/y", f"1/b/{256 * 'z'}", "2/a"]
+    errors = await store.put_all([Object(key, key.encode(), "") for key in keys])
+    assert [type(error) for error in errors] == [StoreRefused, type(None)] * 2 + [StoreRefused, type(None)]
+    assert files(root) == {"1/a", "1/b/x", "1/b/y", "2/a"}
+
+
+async def test_objects_whose_directory_vanishes_meanwhile(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename, renamed = os.rename, []
+
+    def once_more(old: str, new: str, **options: int) -> None:
+        if not renamed:
+            (root / "1").rmdir()
+        renamed.append(new)
+        rename(old, new, **options)
+
+    monkeypatch.setattr(os, "rename", once_more)
+    assert await store.put_all([Object("1/a", b"a", ""), Object("1/b", b"b", "")]) == [None, None]
+    assert renamed == ["a", "a", "b"]
+    assert files(root) == {"1/a", "1/b"}
 
 
 def out_of(root: Path) -> Path:

@@ -95,13 +95,13 @@ class Liar(ArtifactServiceServicer):
         return pb.AbortUploadResponse()
 
     def UploadArtifact(self, requests: Any, context: Any) -> Any:  # noqa: N802
-        self.headers.append(next(requests).header)
+        header = next(requests).header
+        self.headers.append(header)
         self.called("upload", context)
-        digest = hashlib.sha256(self.headers[-1].data)
+        digest = hashlib.sha256(header.data)
         for message in requests:
             digest.update(message.chunk)
-        path = self.headers[-1].path
-        return pb.UploadArtifactResponse(artifact=pb.Artifact(path=path, sha256=digest.digest()))
+        return pb.UploadArtifactResponse(artifact=pb.Artifact(path=header.path, sha256=digest.digest()))
 
 
 def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, facts: dict[str, str]) -> NoReturn:
@@ -124,6 +124,90 @@ def client(liar: Liar) -> Iterator[penstock.Client]:
     with penstock.Client(f"127.0.0.1:{port}") as client:
         yield client
     server.stop(None).wait()
+
+
+class Newer(Liar):
+    """Takes many files at once: of each what `tells` has for its path, in turn; then the artifact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tells: dict[str, list[grpc.StatusCode]] = {}
+        self.batches: list[list[str]] = []
+        self.forgets = 0  # so many outcomes
+
+    def UploadArtifacts(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.called("batch", context)
+        self.batches.append([file.path for file in request.files])
+        outcomes = [self._outcome(file) for file in request.files]
+        return pb.UploadArtifactsResponse(outcomes=outcomes[self.forgets :])
+
+    def _outcome(self, file: Any) -> Any:
+        assert file.sha256 == hashlib.sha256(file.data).digest()
+        if codes := self.tells.get(file.path):
+            facts = {"penstock-error": "as the test has it", "retry-after-ms": "1"}
+            told = pb.UploadArtifactsResponse.Failure(code=codes.pop(0).value[0], reason="no", facts=facts)
+            return pb.UploadArtifactsResponse.Outcome(failure=told)
+        return pb.UploadArtifactsResponse.Outcome(artifact=pb.Artifact(path=file.path, size=len(file.data)))
+
+
+def many(directory: Path, count: int) -> list[str]:
+    for number in range(count):
+        (directory / f"{number:03}").write_bytes(b"%d" % number)
+    return [f"{number:03}" for number in range(count)]
+
+
+def test_an_older_server_takes_small_files_one_by_one(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:
+    paths = many(tmp_path, 300)
+    moved: list[int] = []
+    assert [each.path for each in client.upload_artifacts(RUN, tmp_path, progress=moved.append)] == paths
+    assert sorted(header.path for header in liar.headers) == paths
+    assert sum(moved) == 10 + 90 * 2 + 200 * 3
+
+
+@pytest.mark.parametrize("liar", [Newer()])
+def test_of_many_only_those_are_sent_again_that_may_succeed(
+    client: penstock.Client, liar: Newer, tmp_path: Path
+) -> None:
+    paths = many(tmp_path, 100)
+    status = grpc.StatusCode
+    liar.tells = {"007": [status.UNAVAILABLE, status.RESOURCE_EXHAUSTED], "008": [status.INVALID_ARGUMENT]}
+    liar.refusals.append((status.UNAVAILABLE, {"penstock-error": "Unavailable", "retry-after-ms": "1"}))
+    moved: list[int] = []
+    with pytest.raises(errors.TransferFailed, match="1 of 100 files failed: 008: no") as raised:
+        client.upload_artifacts(RUN, tmp_path, progress=moved.append)
+    assert isinstance(raised.value.failures["008"], errors.InvalidArgument)
+    assert liar.batches == [paths, ["007"], ["007"]]
+    assert liar.calls["batch"] == 4
+    assert sum(moved) == 9 + 90 * 2
+    assert not liar.headers
+
+
+@pytest.mark.parametrize("liar", [Newer()])
+def test_what_many_cannot_do_is_told_of_each(client: penstock.Client, liar: Newer, tmp_path: Path) -> None:
+    paths = many(tmp_path, 3)
+    liar.tells = {"001": [grpc.StatusCode.UNAVAILABLE]}
+    with pytest.raises(errors.TransferFailed) as raised:
+        client.upload_artifacts(RUN, tmp_path, patience=0)
+    assert {path: type(error) for path, error in raised.value.failures.items()} == {"001": errors.Unavailable}
+    liar.refusals.append((grpc.StatusCode.PERMISSION_DENIED, {"penstock-error": "PermissionDenied"}))
+    with pytest.raises(errors.TransferFailed) as raised:
+        client.upload_artifacts(RUN, tmp_path)
+    assert {type(error) for error in raised.value.failures.values()} == {errors.PermissionDenied}
+    assert sorted(raised.value.failures) == paths
+    liar.forgets = 1
+    with pytest.raises(errors.TransferFailed, match="tells of 2 files, and was sent 3"):
+        client.upload_artifacts(RUN, tmp_path)
+
+
+@pytest.mark.parametrize("liar", [Newer()])
+def test_what_is_not_small_goes_alone(client: penstock.Client, liar: Newer, tmp_path: Path) -> None:
+    sizes = {"a": 64 << 10, "b": (64 << 10) + 1, "c": 0} | {f"d{number}": 60_000 for number in range(20)}
+    for path, size in sizes.items():
+        (tmp_path / path).write_bytes(bytes(size))
+    assert [each.path for each in client.upload_artifacts(RUN, tmp_path)] == sorted(sizes)
+    assert [header.path for header in liar.headers] == ["b"]
+    assert max(sum(sizes[path] for path in batch) for batch in liar.batches) <= 512 << 10
+    assert sorted(path for batch in liar.batches for path in batch) == sorted({*sizes} - {"b"})
 
 
 def test_names_that_lead_elsewhere_are_not_written(client: penstock.Client, liar: Liar, tmp_path: Path) -> None:

@@ -484,6 +484,34 @@ def test_directories(client: penstock.Client, run_id: str, tmp_path: Path) -> No
     assert {path: (got / path).read_bytes() for path in names(got)} == wanted
 
 
+def test_many_small_files_outlive_their_server(dsn: str, tmp_path: Path) -> None:
+    wanted = {f"{number % 7}/{number}": content(4_000, number) for number in range(1_500)}
+    for path, data in wanted.items():
+        file(tmp_path / "out" / path, len(data), int(path.rpartition("/")[2]))
+    with ServerProcess(tmp_path / "data", dsn=dsn) as server:
+        once = iter([True])
+        moved: list[int] = []
+
+        def kill(count: int) -> None:
+            moved.append(count)
+            if sum(moved) >= 200 * 4_000 and next(once, False):
+                server.kill()
+                server.start()
+
+        with penstock.Client(server.start().wait_ready().grpc_address) as client:
+            run_id = client.create_run("artifacts").id
+            found = client.upload_artifacts(run_id, tmp_path / "out", progress=kill)
+            assert next(once, None) is None
+            assert [artifact.path for artifact in found] == sorted(wanted)
+            assert sum(moved) == sum(map(len, wanted.values()))
+            got = client.download_artifacts(run_id, "", tmp_path / "got")
+            assert {path: (got / path).read_bytes() for path in names(got)} == wanted
+            moved.clear()
+            again = client.upload_artifacts(run_id, tmp_path / "out", progress=moved.append)
+            assert again == found
+            assert sum(moved) == sum(map(len, wanted.values()))
+
+
 def test_all_are_tried_and_the_failures_named(client: penstock.Client, run_id: str, tmp_path: Path) -> None:
     file(tmp_path / "good/1", 10)
     file(tmp_path / "good/2", 10)

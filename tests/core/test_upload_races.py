@@ -9,7 +9,7 @@ import pytest
 from uploading import CALLER, PART, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
-from penstock_server.core import uploads as core
+from penstock_server.core import beating
 from penstock_server.core.retention import Retention
 from penstock_server.core.runs import Runs
 from penstock_server.core.sweep import Sweeper
@@ -92,7 +92,7 @@ async def test_what_has_no_part_is_offered_to_nobody(db: Database, store: Store)
 
 @pytest.mark.parametrize("size", [SMALL, 4 * PART])
 async def test_who_writes_does_not_seem_dead(db: Database, local: Store, size: int, monkeypatch: Any) -> None:
-    monkeypatch.setattr(core, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(beating, "SECONDS", 0.01)
     data = content(size)
     tardy = Tardy(local, "put" if size == SMALL else "complete")
     a = await place(db, tardy)  # type: ignore[arg-type]
@@ -108,7 +108,7 @@ async def test_who_writes_does_not_seem_dead(db: Database, local: Store, size: i
 
 
 async def test_who_was_given_up_hears_of_it(db: Database, local: Store, monkeypatch: Any) -> None:
-    monkeypatch.setattr(core, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(beating, "SECONDS", 0.01)
     a = await place(db, local)
     stream, task = a.open("m", content(SMALL))
     await stream.put(b"1", b"")
@@ -185,7 +185,7 @@ async def test_who_slept_through_its_removal_puts_nothing(db: Database, local: S
     stream, task = a.open("m", data)
     await stream.put(data, b"")
     ((key,),) = await execute(db, "DELETE FROM artifact_blobs WHERE state = 1 RETURNING key")
-    monkeypatch.setattr(core, "_BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(beating, "SECONDS", 0.0)
     await stream.put(Trailer(sha256(data)), None)
     with pytest.raises(UploadGone):
         await task

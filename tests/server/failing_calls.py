@@ -53,6 +53,12 @@ def upload(*messages: Any, **header: Any) -> Any:
     return iter([first, *(ar.UploadArtifactRequest(**message) for message in messages)])
 
 
+def uploads(run_id: str, *paths: str) -> ar.UploadArtifactsRequest:
+    """Many files at once."""
+    files = [ar.UploadArtifactsRequest.File(path=path) for path in paths]
+    return ar.UploadArtifactsRequest(run_id=run_id, files=files)
+
+
 # Method, request, status, a part of the sentence, facts beside the class of the error.
 Failure = tuple[str, Callable[[World], Any], grpc.StatusCode, str, dict[str, str]]
 BAD_RUN = "run_id: 'no id' is not a run id (32 hexadecimal digits)"
@@ -503,6 +509,9 @@ FAILURES: list[Failure] = [
         "is not there any more",
         {"penstock-error": "UploadGone"},
     ),
+    ("UploadArtifacts", lambda w: uploads("no id", "a"), INVALID, BAD_RUN, {}),
+    ("UploadArtifacts", lambda w: uploads(w.run), INVALID, "files: 1 to 256 can be sent at once", {}),
+    ("UploadArtifacts", lambda w: uploads(w.run, *257 * "a"), INVALID, "and these are 257", {}),
     ("SignUploadParts", lambda w: ar.SignUploadPartsRequest(run_id=w.run, upload_id=NO_RUN), STATE, "itself; send", {}),
     ("CompleteUpload", lambda w: ar.CompleteUploadRequest(run_id=w.run, upload_id=NO_RUN), STATE, "itself; send", {}),
     ("AbortUpload", lambda w: ar.AbortUploadRequest(run_id=NO_RUN, upload_id=NO_RUN), MISSING, "does not exist", {}),

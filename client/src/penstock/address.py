@@ -45,6 +45,7 @@ _ONCE = [
     ),
     # Their bytes would be kept in memory for it.
     ("ArtifactService", "UploadArtifact"),
+    ("ArtifactService", "UploadArtifacts"),
     ("ArtifactService", "DownloadArtifact"),
 ]
 _SERVICE_CONFIG = json.dumps(

@@ -19,6 +19,7 @@
     ├── SourceChanged          a file was written to while it was read
     ├── TransferFailed         some files of many; `failures` says which, and why
     └── ServerError            a bug of the server, or a version that does not fit
+        └── UnknownCall        … and has no such method: it is older, or serves artifacts only
 
 `str()` of each is the server's own sentence. Logging to a run raises none of them. Stopped, which is none of them,
 ends a transfer that was told to.
@@ -137,6 +138,10 @@ class ServerError(PenstockError):
     """The server failed, or is of a version that does not know the call."""
 
 
+class UnknownCall(ServerError):
+    """The server has no such method."""
+
+
 _CLASSES: dict[grpc.StatusCode, type[PenstockError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
     grpc.StatusCode.OUT_OF_RANGE: InvalidArgument,
@@ -172,7 +177,7 @@ def from_status(
         start = " start one with `penstock-server serve`, or" if _is_here(target) else ""
         return cls(f"no server at {target};{start} set PENSTOCK_URL to where it is ({details})", facts)
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return cls(f"the server at {target} has no such method: it is older, or serves artifacts only", facts)
+        return UnknownCall(f"the server at {target} has no such method: it is older, or serves artifacts only", facts)
     if cls is TimedOut:
         return cls(f"no answer from {target} in time", facts)
     return cls(details or code.name, facts)

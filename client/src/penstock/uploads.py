@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from penstock import direct
+from penstock import direct, small_files
 from penstock.artifacts import Artifact, artifact_of, list_artifacts
 from penstock.effort import PATIENCE, Effort, Progress
-from penstock.errors import NotFound, PenstockError, Retryable, ServerError, Stopped, TransferFailed, UploadGone
+from penstock.errors import (
+    NotFound,
+    PenstockError,
+    Retryable,
+    ServerError,
+    Stopped,
+    TransferFailed,
+    UnknownCall,
+    UploadGone,
+)
 from penstock.parallel import in_parallel, kept
 from penstock.paths import artifact_directory, artifact_path, files_below
 from penstock.sources import Source
@@ -99,20 +108,88 @@ def upload_artifacts(
         return []
     listed = effort.persist(lambda: wire.carry(list_artifacts(run_id, prefix, recursive=True)))
     there = {artifact.path: artifact for artifact in listed}
-    done: list[Artifact] = []
-    failures: dict[str, Exception] = {}
+    transfer = _Directory(wire, run_id, root, prefix, effort, there)
+    transfer.upload(found)
+    if transfer.failures:
+        raise TransferFailed(transfer.failures, len(found))
+    return sorted(transfer.done, key=lambda artifact: artifact.path)
 
-    def one(relative: str) -> None:
+
+class _Directory:
+    """Files below a directory, on their way: small ones many at a time."""
+
+    def __init__(
+        self, wire: Wire, run_id: str, root: Path, prefix: str, effort: Effort, there: dict[str, Artifact]
+    ) -> None:
+        self._wire = wire
+        self._run_id = run_id
+        self._root = root
+        self._prefix = prefix
+        self._effort = effort
+        self._there = there
+        self._single: list[str] = []  # are left to be sent one by one, to a server that takes them only so
+        self.done: list[Artifact] = []
+        self.failures: dict[str, Exception] = {}
+
+    def upload(self, found: Sequence[str]) -> None:
+        """All that can be."""
+        in_parallel(self._some, small_files.gathered(self._root, found), min(FILES, len(found)), self._effort)
+        if self._single:
+            in_parallel(self._one, self._single, min(FILES, len(self._single)), self._effort)
+
+    def _where(self, relative: str) -> str:
+        return artifact_path(f"{self._prefix}/{relative}" if self._prefix else relative)
+
+    def _one(self, relative: str) -> None:
+        with self._failing(relative):
+            where = self._where(relative)
+            source, there = self._root / relative, self._there.get(where)
+            self.done.append(_upload(self._wire, self._run_id, source, where, None, self._effort, there))
+
+    def _some(self, together: Sequence[str]) -> None:
+        if len(together) == 1:
+            self._one(together[0])
+        elif self._single:
+            self._single += together
+        else:
+            self._small(together)
+
+    def _small(self, together: Sequence[str]) -> None:
+        files: dict[str, pb.UploadArtifactsRequest.File] = {}
+        for relative in together:
+            with self._failing(relative), Source(self._root / relative) as source:
+                if source.size > small_files.SMALL:  # by now
+                    self._one(relative)
+                    continue
+                data = source.read(0, source.size)
+                source.check()
+                where, digest = self._where(relative), source.digest()
+                there = self._there.get(where)
+                if there is not None and (there.size, there.sha256) == (len(data), digest.hex()):
+                    self._effort.count(len(data))
+                    self.done.append(there)
+                else:
+                    files[relative] = pb.UploadArtifactsRequest.File(path=where, data=data, sha256=digest)
+        if not files:
+            return
         try:
-            where = artifact_path(f"{prefix}/{relative}" if prefix else relative)
-            done.append(_upload(wire, run_id, root / relative, where, None, effort, there.get(where)))
-        except (PenstockError, OSError, ValueError) as error:
-            failures[relative] = kept(error)
+            outcomes = small_files.send(self._wire, self._run_id, list(files.values()), self._effort)
+        except UnknownCall:
+            self._single += files
+            return
+        for relative, outcome in zip(files, outcomes, strict=True):
+            with self._failing(relative):
+                if not isinstance(outcome, Artifact):
+                    raise outcome
+                self.done.append(outcome)
 
-    in_parallel(one, found, min(FILES, len(found)), effort)
-    if failures:
-        raise TransferFailed(failures, len(found))
-    return sorted(done, key=lambda artifact: artifact.path)
+    @contextmanager
+    def _failing(self, relative: str) -> Iterator[None]:
+        """Inside, what is raised is told as this file's."""
+        try:
+            yield
+        except (PenstockError, OSError, ValueError) as error:
+            self.failures[relative] = kept(error)
 
 
 def _upload(

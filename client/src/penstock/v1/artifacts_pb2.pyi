@@ -118,6 +118,54 @@ class UploadArtifactResponse(_message.Message):
     artifact: Artifact
     def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ...) -> None: ...
 
+class UploadArtifactsRequest(_message.Message):
+    __slots__ = ("run_id", "files")
+    class File(_message.Message):
+        __slots__ = ("path", "data", "sha256", "media_type")
+        PATH_FIELD_NUMBER: _ClassVar[int]
+        DATA_FIELD_NUMBER: _ClassVar[int]
+        SHA256_FIELD_NUMBER: _ClassVar[int]
+        MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+        path: str
+        data: bytes
+        sha256: bytes
+        media_type: str
+        def __init__(self, path: _Optional[str] = ..., data: _Optional[bytes] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ...) -> None: ...
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    files: _containers.RepeatedCompositeFieldContainer[UploadArtifactsRequest.File]
+    def __init__(self, run_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[UploadArtifactsRequest.File, _Mapping]]] = ...) -> None: ...
+
+class UploadArtifactsResponse(_message.Message):
+    __slots__ = ("outcomes",)
+    class Failure(_message.Message):
+        __slots__ = ("code", "reason", "facts")
+        class FactsEntry(_message.Message):
+            __slots__ = ("key", "value")
+            KEY_FIELD_NUMBER: _ClassVar[int]
+            VALUE_FIELD_NUMBER: _ClassVar[int]
+            key: str
+            value: str
+            def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+        CODE_FIELD_NUMBER: _ClassVar[int]
+        REASON_FIELD_NUMBER: _ClassVar[int]
+        FACTS_FIELD_NUMBER: _ClassVar[int]
+        code: int
+        reason: str
+        facts: _containers.ScalarMap[str, str]
+        def __init__(self, code: _Optional[int] = ..., reason: _Optional[str] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    class Outcome(_message.Message):
+        __slots__ = ("artifact", "failure")
+        ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+        FAILURE_FIELD_NUMBER: _ClassVar[int]
+        artifact: Artifact
+        failure: UploadArtifactsResponse.Failure
+        def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ..., failure: _Optional[_Union[UploadArtifactsResponse.Failure, _Mapping]] = ...) -> None: ...
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[UploadArtifactsResponse.Outcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[UploadArtifactsResponse.Outcome, _Mapping]]] = ...) -> None: ...
+
 class SignUploadPartsRequest(_message.Message):
     __slots__ = ("run_id", "upload_id", "first", "count")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

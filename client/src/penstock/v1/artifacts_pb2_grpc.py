@@ -50,6 +50,11 @@ class ArtifactServiceStub(object):
                 request_serializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactRequest.SerializeToString,
                 response_deserializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactResponse.FromString,
                 _registered_method=True)
+        self.UploadArtifacts = channel.unary_unary(
+                '/penstock.v1.ArtifactService/UploadArtifacts',
+                request_serializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsRequest.SerializeToString,
+                response_deserializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsResponse.FromString,
+                _registered_method=True)
         self.SignUploadParts = channel.unary_unary(
                 '/penstock.v1.ArtifactService/SignUploadParts',
                 request_serializer=penstock_dot_v1_dot_artifacts__pb2.SignUploadPartsRequest.SerializeToString,
@@ -116,6 +121,15 @@ class ArtifactServiceServicer(object):
         is stored and visible. What is stored of a broken upload is kept for a day: BeginUpload tells how far it got.
         INVALID_ARGUMENT when size or digest are not those that were told, and ABORTED when the upload that it goes on with
         is not there any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UploadArtifacts(self, request, context):
+        """Brings many small files of a run in at once, each as UploadArtifact does in one message, with its own outcome: what
+        is wrong with one is nothing to the others, and what the answer says to be stored is. An error of the call itself is
+        one of all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,6 +206,11 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
                     servicer.UploadArtifact,
                     request_deserializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactRequest.FromString,
                     response_serializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactResponse.SerializeToString,
+            ),
+            'UploadArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.UploadArtifacts,
+                    request_deserializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsRequest.FromString,
+                    response_serializer=penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsResponse.SerializeToString,
             ),
             'SignUploadParts': grpc.unary_unary_rpc_method_handler(
                     servicer.SignUploadParts,
@@ -294,6 +313,33 @@ class ArtifactService(object):
             '/penstock.v1.ArtifactService/UploadArtifact',
             penstock_dot_v1_dot_artifacts__pb2.UploadArtifactRequest.SerializeToString,
             penstock_dot_v1_dot_artifacts__pb2.UploadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.ArtifactService/UploadArtifacts',
+            penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsRequest.SerializeToString,
+            penstock_dot_v1_dot_artifacts__pb2.UploadArtifactsResponse.FromString,
             options,
             channel_credentials,
             insecure,

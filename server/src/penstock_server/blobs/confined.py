@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 # How often a directory may vanish under a writer, removed as empty by who deletes, before it is no race any more.
@@ -98,19 +98,44 @@ def open_file(parent: int, name: str, flags: int) -> int:
     raise OSError(errno.ENOTDIR, "not a file", name)
 
 
-def move(old: int, name: str, root: str, target: Sequence[str], kept: Kept) -> None:
-    """Renames a file of the directory `old`, to one that is made; on the disk to stay. What is there is replaced."""
-    for attempt in range(1, _RACES + 1):
+def move(old: int, names: Mapping[str, str], root: str, target: Sequence[str], kept: Kept) -> dict[str, OSError]:
+    """Renames files of the directory `old` into another, which is made; on the disk to stay. What is there is replaced.
+
+    Returns what has failed, by the old name: FileNotFoundError means that this is not there.
+    """
+    left, failed = dict(names), dict[str, OSError]()
+    for _ in range(_RACES):
         try:
-            with directory(root, target[:-1], make=kept) as new:
-                os.rename(name, target[-1], src_dir_fd=old, dst_dir_fd=new)
+            with directory(root, target, make=kept) as new:
+                _rename(old, left, new, failed)
                 os.fsync(new)
-                return
+                return failed
         except FileNotFoundError:
-            # Either the source is missing, or a directory of the target was removed as empty: then once more.
-            os.stat(name, dir_fd=old, follow_symlinks=False)
-            if attempt == _RACES:
-                raise OSError(errno.EAGAIN, "directories vanish as fast as they are made") from None
+            continue  # a directory of the target was removed as empty
+        except OSError as error:
+            return dict.fromkeys(names, error)
+    return failed | dict.fromkeys(left, OSError(errno.EAGAIN, "directories vanish as fast as they are made"))
+
+
+def _rename(old: int, left: dict[str, str], new: int, failed: dict[str, OSError]) -> None:
+    """Takes from `left` what is done, or has failed. Raises FileNotFoundError when `new` has vanished."""
+    for name, becomes in list(left.items()):
+        try:
+            os.rename(name, becomes, src_dir_fd=old, dst_dir_fd=new)
+        except FileNotFoundError as error:
+            if _is_there(old, name):
+                raise
+            failed[name] = error
+        except OSError as error:
+            failed[name] = error
+        del left[name]
+
+
+def _is_there(parent: int, name: str) -> bool:
+    with suppress(FileNotFoundError):
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+        return True
+    return False
 
 
 def remove(root: str, path: Sequence[str], kept: Kept) -> None:

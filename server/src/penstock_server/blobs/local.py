@@ -18,12 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from penstock_server.blobs import confined
-from penstock_server.blobs.store import Begun, Bytes
+from penstock_server.blobs.store import Begun, Bytes, Object
 from penstock_server.model.artifacts import MIB, LocalRoot, Part
-from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, Unavailable, UploadGone
+from penstock_server.model.errors import (
+    FailedPrecondition,
+    NotFound,
+    PenstockError,
+    StoreFull,
+    StoreRefused,
+    Unavailable,
+    UploadGone,
+)
 
 T = TypeVar("T")
 
@@ -52,8 +60,13 @@ class LocalStore:
 
     async def put(self, key: str, data: Bytes, media_type: str) -> None:
         """Writes a small object as a whole."""
-        del media_type  # the database has it
-        await self._run(lambda: self._put(key, data))
+        (error,) = await self.put_all([Object(key, data, media_type)])
+        if error is not None:
+            raise error
+
+    async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        """In one thread, and with one sync of each directory."""
+        return await self._run(lambda: self._put_all(objects))
 
     async def begin(self, key: str, media_type: str) -> str:
         """Makes the file that parts go to."""
@@ -133,28 +146,28 @@ class LocalStore:
                 undo(future.result())
             raise
         except OSError as error:
-            self._raise(error)
+            raise self._meaning(error) from error
 
-    def _raise(self, error: OSError) -> NoReturn:
+    def _meaning(self, error: OSError) -> PenstockError:
         root, reason = self._root.path, error.strerror or str(error)
         match error.errno:
             case _ if isinstance(error, confined.RootGoneError):
-                raise StoreRefused(f"{root} is not there", "mount it or make it") from error
+                return StoreRefused(f"{root} is not there", "mount it or make it")
             case errno.ENOSPC | errno.EDQUOT:
-                raise StoreFull(f"no room for artifacts in {root}: {reason}", _RETRY_SECONDS) from error
+                return StoreFull(f"no room for artifacts in {root}: {reason}", _RETRY_SECONDS)
             case errno.EACCES | errno.EPERM | errno.EROFS:
-                raise StoreRefused(
+                return StoreRefused(
                     f"{root}: {reason}", "let the user that the server runs as read and write all that is below it"
-                ) from error
+                )
             case errno.ENOTDIR | errno.ELOOP | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
-                raise StoreRefused(
+                return StoreRefused(
                     f"in {root}, {error.filename!r}: {reason}", "remove what stands in the way; links are not followed"
-                ) from error
+                )
             case errno.ENAMETOOLONG | errno.EINVAL | errno.EILSEQ | errno.EFBIG:
-                raise StoreRefused(
+                return StoreRefused(
                     f"the file system of {root} does not take it: {reason}", "take another directory as the root"
-                ) from error
-        raise Unavailable(f"artifacts in {root} cannot be reached: {reason}", _RETRY_SECONDS) from error
+                )
+        return Unavailable(f"artifacts in {root} cannot be reached: {reason}", _RETRY_SECONDS)
 
     # What follows runs in threads.
 
@@ -162,14 +175,23 @@ class LocalStore:
         with self._making() as uploads:
             return self._create(uploads, data)
 
-    def _put(self, key: str, data: Bytes) -> None:
+    def _put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        failed: dict[str, OSError] = {}  # by key
         with self._making() as uploads:
-            token = self._create(uploads, data)
-            try:
-                confined.move(uploads, token, self._root.path, confined.names(key), self._kept)
-            except OSError:
-                _remove(uploads, token)
-                raise
+            moves: dict[tuple[str, ...], dict[str, str]] = {}  # by directory: of each token the name
+            for each in objects:
+                *above, name = confined.names(each.key)
+                try:
+                    token = self._create(uploads, each.data)
+                except OSError as error:
+                    failed[each.key] = error
+                else:
+                    moves.setdefault(tuple(above), {})[token] = name
+            for target, names in moves.items():
+                for token, reason in confined.move(uploads, names, self._root.path, target, self._kept).items():
+                    failed["/".join((*target, names[token]))] = reason
+                    _remove(uploads, token)
+        return [self._meaning(failed[each.key]) if each.key in failed else None for each in objects]
 
     @contextmanager
     def _making(self) -> Iterator[int]:
@@ -212,10 +234,9 @@ class LocalStore:
         finally:
             os.close(file)
         with confined.directory(self._root.path, [_UPLOADS]) as uploads:
-            try:
-                confined.move(uploads, token, self._root.path, confined.names(key), self._kept)
-            except FileNotFoundError:
-                raise UploadGone(token) from None
+            *above, name = confined.names(key)
+            for error in confined.move(uploads, {token: name}, self._root.path, above, self._kept).values():
+                raise UploadGone(token) if isinstance(error, FileNotFoundError) else error
 
     def _abort(self, token: str) -> None:
         with suppress(FileNotFoundError), confined.directory(self._root.path, [_UPLOADS]) as uploads:

@@ -25,7 +25,7 @@ from botocore.auth import AUTH_TYPE_MAPS, S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from penstock_server.blobs.s3_errors import Answer, meaning, shortened
-from penstock_server.blobs.store import Begun, Bytes, S3Options
+from penstock_server.blobs.store import Begun, Bytes, Object, S3Options
 from penstock_server.model.artifacts import MIB, Part, S3Root
 from penstock_server.model.errors import Busy, NotFound, PenstockError, StoreRefused, Unavailable, UploadGone
 
@@ -35,6 +35,7 @@ _AWAY_SECONDS = 2.0
 # Of a read's connection, which is held for as long as its reader takes.
 _WAIT_SECONDS = 30.0
 _DELETES_MOST = 1000
+_PUTS_AT_ONCE = 16  # of one request
 _HASHED_AT_ONCE = 64 * 1024
 _CORRECT = "correct the s3_ settings, or AWS's configuration on this machine"
 _ENCRYPTION = {
@@ -122,6 +123,23 @@ class S3Store:
             body = await _Body.of(data)
             if not await self._shortcut.put(self._root.key(key), body, media_type):
                 await self._client.put_object(**self._at(key), Body=body, ContentType=media_type, **self._encryption)
+
+    async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        """Some at once."""
+        errors: list[PenstockError | None] = [None] * len(objects)
+        waiting = iter(enumerate(objects))
+
+        async def put() -> None:
+            for at, each in waiting:
+                try:
+                    await self.put(*each)
+                except PenstockError as error:
+                    errors[at] = error
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(_PUTS_AT_ONCE, len(objects))):
+                group.create_task(put())
+        return errors
 
     async def begin(self, key: str, media_type: str) -> str:
         """By CreateMultipartUpload: the token is its UploadId."""

@@ -10,11 +10,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from penstock_server.model.artifacts import Part
+from penstock_server.model.errors import PenstockError
 
 Bytes = bytes | bytearray | memoryview
+
+
+class Object(NamedTuple):
+    """A small object to be written as a whole."""
+
+    key: str
+    data: Bytes
+    media_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,9 @@ class Store(Protocol):
 
     async def put(self, key: str, data: Bytes, media_type: str) -> None:
         """Writes a small object as a whole."""
+
+    async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        """Writes small objects as wholes. Of each, in turn: None, or what `put` would raise. No key twice."""
 
     async def begin(self, key: str, media_type: str) -> str:
         """Begins an object in parts. Returns what the store calls the upload: its token."""

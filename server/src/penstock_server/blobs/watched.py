@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 
 import structlog
 
 from penstock_server import telemetry
-from penstock_server.blobs.store import Begun, Bytes, Store
+from penstock_server.blobs.store import Begun, Bytes, Object, Store
 from penstock_server.model.artifacts import Part
 from penstock_server.model.errors import (
     ContentMismatch,
@@ -120,6 +120,16 @@ class Watched:
         """Watched."""
         with self._watching("put"):
             await self._store.put(key, data, media_type)
+
+    async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        """Watched: each object."""
+        with self._watching("put"):
+            errors = await self._store.put_all(objects)
+        for error in errors:
+            with suppress(PenstockError), self._watching("put"):
+                if error is not None:
+                    raise error
+        return errors
 
     async def begin(self, key: str, media_type: str) -> str:
         """Watched."""

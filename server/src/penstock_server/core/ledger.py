@@ -105,6 +105,15 @@ class Ledger:
         self._page(workspace_id, new.run_id).claims.append(entry)
         return await entry.outcome
 
+    async def claim_all(
+        self, workspace_id: WorkspaceId, run_id: RunId, wanted: Sequence[NewUpload]
+    ) -> list[Upload | Artifact | BaseException]:
+        """As `claim`, for many files of a run. Of each, in turn, what that would return or raise."""
+        loop = asyncio.get_running_loop()
+        entries = [_Entry[NewUpload, Upload | Artifact](new, loop.create_future()) for new in wanted]
+        self._page(workspace_id, run_id).claims.extend(entries)
+        return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
+
     async def complete(self, upload: Upload, size: int, sha256: bytes) -> Artifact:
         """Makes an artifact of what is stored: it is visible then, and another at that path is not any more.
 
@@ -113,6 +122,13 @@ class Ledger:
         entry = _Entry[Complete, Artifact](Complete(upload, size, sha256), asyncio.get_running_loop().create_future())
         self._page(upload.run.workspace_id, upload.run.run_id).complete.append(entry)
         return await entry.outcome
+
+    async def complete_all(self, complete: Sequence[Complete]) -> list[Artifact | BaseException]:
+        """As `complete`, for many files of a run: of two at the same path the later stays."""
+        loop, run = asyncio.get_running_loop(), complete[0].upload.run
+        entries = [_Entry[Complete, Artifact](each, loop.create_future()) for each in complete]
+        self._page(run.workspace_id, run.run_id).complete.extend(entries)
+        return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
 
     def _page(self, workspace_id: WorkspaceId, run_id: RunId) -> _Page:
         key = (workspace_id, run_id)

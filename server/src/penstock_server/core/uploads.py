@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import structlog
 
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
-from penstock_server.core import wholes
+from penstock_server.core import beating, wholes
+from penstock_server.core.batches import Batches
 from penstock_server.core.direct import Direct
 from penstock_server.core.ledger import Ledger
-from penstock_server.core.receiving import Digests, Receiving, only
+from penstock_server.core.receiving import Digests, Receiving
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
@@ -35,7 +35,6 @@ from penstock_server.model.errors import (
     InvalidArgument,
     Retryable,
     StoreRefused,
-    Unavailable,
     UploadGone,
 )
 from penstock_server.model.runs import RunId
@@ -50,7 +49,6 @@ log = structlog.get_logger(__name__)
 BUFFER_BYTES = 64 * MIB
 _SMALL_BUFFER_BYTES = 16 * MIB
 _SMALL_BYTES = MIB
-_BEAT_SECONDS = uploads.DEAD_AFTER_MS / 1000 / 3
 
 
 @dataclass(slots=True)
@@ -75,6 +73,7 @@ class Uploads:
         self._direct = Direct(db, store, self._ledger) if direct else None
         self._budget = Budget(BUFFER_BYTES, self._measure)
         self._small_budget = Budget(_SMALL_BUFFER_BYTES, self._measure)
+        self.batches = Batches(db, store, precedence, self._ledger, self._small_budget)
         self._digests = Digests()
         self._live: dict[UploadId, _Live] = {}
 
@@ -184,7 +183,7 @@ class Uploads:
         budget = self._budget if upload.size is None or upload.size > _SMALL_BYTES else self._small_budget
         receiving = Receiving(self._db, self._store, budget, self._precedence, upload, stored, digest)
         try:
-            async with self._beating(upload):
+            async with beating.steadily(self._db, upload):
                 trailer = await receiving.receive(data, contents)
                 sha256 = await self._finish(receiving, upload, new.offset, _told(new, trailer))
             return await self._ledger.complete(upload, receiving.received, sha256)
@@ -205,29 +204,6 @@ class Uploads:
                 del self._live[upload.id]
             live.ended.set()
 
-    @asynccontextmanager
-    async def _beating(self, upload: Upload) -> AsyncIterator[None]:
-        """Inside, others are told that somebody writes it. Raises UploadGone when it is not ours any more."""
-
-        async def beat() -> None:
-            while True:
-                await asyncio.sleep(_BEAT_SECONDS)
-                with suppress(Unavailable):
-                    await self._touch(upload)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                beating = group.create_task(beat())
-                yield
-                beating.cancel()
-        except ExceptionGroup as errors:
-            raise only(errors) from None
-
-    async def _touch(self, upload: Upload) -> None:
-        async with self._db.connection() as conn:
-            if not await uploads.touch(conn, upload):
-                raise UploadGone(upload.id.hex)
-
     async def _finish(self, receiving: Receiving, upload: Upload, offset: int, told: bytes) -> bytes:
         """All has come and its parts are stored: now the whole. Its digest: what was told, or else what we have found.
 
@@ -246,8 +222,8 @@ class Uploads:
         if found != sha256:
             raise UploadGone(upload.id.hex) if offset else wholes.mismatch(upload)
         if receiving.lone is not None:
-            if time.monotonic() - receiving.since > _BEAT_SECONDS:
-                await self._touch(upload)  # once its row is gone, nobody would find what is put
+            if time.monotonic() - receiving.since > beating.SECONDS:
+                await beating.once(self._db, upload)  # once its row is gone, nobody would find what is put
             await self._store.put(upload.key, receiving.lone, upload.media_type)
         return sha256
 

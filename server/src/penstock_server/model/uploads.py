@@ -34,6 +34,16 @@ class NewUpload:
 
 
 @dataclass(frozen=True, slots=True)
+class SmallFile:
+    """What a caller says of a file, and all its bytes; see UploadArtifactsRequest.File. Checked by core."""
+
+    path: str
+    data: bytes
+    sha256: bytes = b""
+    media_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Trailer:
     """What a caller says at the end of a file."""
 

@@ -11,10 +11,10 @@ from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.uploads import Uploads
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import MIB, Artifact
-from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.errors import InvalidArgument, PenstockError
 from penstock_server.model.runs import parse_run_id
-from penstock_server.model.uploads import NewUpload, Trailer, parse_upload_id
-from penstock_server.rpc import pages
+from penstock_server.model.uploads import NewUpload, SmallFile, Trailer, parse_upload_id
+from penstock_server.rpc import errors, pages
 
 # What is in a message beside the bytes of a chunk.
 _CHUNK_OVERHEAD = 64
@@ -56,6 +56,12 @@ class ArtifactService:
         async with aclosing(_contents(messages)) as contents:
             artifact = await self._uploads.receive(caller, new, header.data, contents)
         return pb.UploadArtifactResponse(artifact=message(artifact))
+
+    async def upload_artifacts(self, caller: Caller, request: pb.UploadArtifactsRequest) -> pb.UploadArtifactsResponse:
+        """Takes many small files."""
+        files = [SmallFile(file.path, file.data, file.sha256, file.media_type) for file in request.files]
+        outcomes = await self._uploads.batches.receive(caller, parse_run_id(request.run_id), files)
+        return pb.UploadArtifactsResponse(outcomes=map(_outcome, outcomes))
 
     async def sign_upload_parts(self, caller: Caller, request: pb.SignUploadPartsRequest) -> pb.SignUploadPartsResponse:
         """Addresses for parts."""
@@ -135,6 +141,15 @@ def _new(request: Any, size: int | None, offset: int = 0) -> NewUpload:
         upload_id=parse_upload_id(request.upload_id) if request.upload_id else None,
         offset=offset,
     )
+
+
+def _outcome(outcome: Artifact | PenstockError) -> pb.UploadArtifactsResponse.Outcome:
+    if isinstance(outcome, Artifact):
+        return pb.UploadArtifactsResponse.Outcome(artifact=message(outcome))
+    failure = pb.UploadArtifactsResponse.Failure(
+        code=errors.code(outcome), reason=errors.sentence(outcome), facts=dict(errors.metadata(outcome))
+    )
+    return pb.UploadArtifactsResponse.Outcome(failure=failure)
 
 
 async def _contents(

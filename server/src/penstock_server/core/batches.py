@@ -1,0 +1,140 @@
+"""Many small files in one request: claimed in one transaction, stored at once, and entered in another."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+from penstock_server import telemetry
+from penstock_server.blobs.store import Object, Store
+from penstock_server.core import beating, wholes
+from penstock_server.core.ledger import Ledger
+from penstock_server.ingest.budget import Budget
+from penstock_server.ingest.precedence import Precedence
+from penstock_server.model.access import Caller
+from penstock_server.model.artifacts import Artifact, check_path, check_sha256, media_type
+from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError
+from penstock_server.model.runs import RunId
+from penstock_server.model.uploads import NewUpload, SmallFile, Upload
+from penstock_server.postgres import uploads
+from penstock_server.postgres.database import Database
+from penstock_server.postgres.uploads import Complete
+
+MOST = 256  # in one request
+# Below this, a thread costs more than the hashes.
+_HASH_HERE_BYTES = 64 << 10
+
+Outcome = Artifact | PenstockError
+T = TypeVar("T")
+
+
+class Batches:
+    """Brings many files in."""
+
+    def __init__(self, db: Database, store: Store, precedence: Precedence, ledger: Ledger, budget: Budget) -> None:
+        self._db = db
+        self._store = store
+        self._precedence = precedence
+        self._ledger = ledger
+        self._budget = budget
+
+    async def receive(self, caller: Caller, run_id: RunId, files: Sequence[SmallFile]) -> list[Outcome]:
+        """Takes whole files. Of each, in turn, what `Uploads.receive` would return or raise. Raises InvalidArgument."""
+        if not 1 <= len(files) <= MOST:
+            raise InvalidArgument("files", f"1 to {MOST} can be sent at once, and these are {len(files)}")
+        size = sum(len(file.data) for file in files)
+        await self._budget.take(size)
+        try:
+            await self._precedence.give_way()
+            telemetry.artifact_bytes.labels("in").inc(size)
+            if size <= _HASH_HERE_BYTES:
+                found = _digests(files)
+            else:
+                found = await asyncio.to_thread(_digests, files)
+            return await self._receive(caller, run_id, files, found)
+        finally:
+            self._budget.give(size)
+
+    async def _receive(
+        self, caller: Caller, run_id: RunId, files: Sequence[SmallFile], digests: Sequence[bytes]
+    ) -> list[Outcome]:
+        checked = [_checked(run_id, *each) for each in zip(files, digests, strict=True)]
+        wanted = [each for each in checked if isinstance(each, NewUpload)]
+        claimed = iter(await self._ledger.claim_all(caller.workspace_id, run_id, wanted) if wanted else [])
+        claims: list[Upload | Outcome] = [
+            _known(next(claimed)) if isinstance(each, NewUpload) else each for each in checked
+        ]
+        stored = iter(
+            await self._store_all(
+                [
+                    (Complete(claim, len(file.data), digest), file.data)
+                    for claim, file, digest in zip(claims, files, digests, strict=True)
+                    if isinstance(claim, Upload)
+                ]
+            )
+        )
+        outcomes: list[Outcome] = []
+        for claim in claims:
+            outcome: Outcome = next(stored) if isinstance(claim, Upload) else claim
+            telemetry.artifact_uploads.labels(_label(claim, outcome)).inc()
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _store_all(self, claimed: Sequence[tuple[Complete, bytes]]) -> list[Outcome]:
+        """Of each what has become of it; of those of which nothing has, nothing stays."""
+        if not claimed:
+            return []
+        all_uploads = [complete.upload for complete, _ in claimed]
+        left = {upload.id for upload in all_uploads}
+        try:
+            try:
+                async with beating.steadily(self._db, *all_uploads):
+                    errors = await self._store.put_all(
+                        [Object(each.upload.key, data, each.upload.media_type) for each, data in claimed]
+                    )
+            except PenstockError as error:
+                return [error] * len(claimed)
+            fine = [complete for (complete, _), error in zip(claimed, errors, strict=True) if error is None]
+            made = iter(await self._ledger.complete_all(fine) if fine else [])
+            outcomes = [_known(next(made)) if error is None else error for error in errors]
+            left -= {up.id for up, made_of in zip(all_uploads, outcomes, strict=True) if isinstance(made_of, Artifact)}
+            return outcomes
+        finally:
+            if left:
+                with wholes.told_only("uploads that failed could not be marked", all_uploads[0]):
+                    async with self._db.connection() as conn:
+                        await uploads.drop(conn, list(left), attempt=1)
+
+
+def _digests(files: Sequence[SmallFile]) -> list[bytes]:
+    return [hashlib.sha256(file.data).digest() for file in files]
+
+
+def _checked(run_id: RunId, file: SmallFile, sha256: bytes) -> NewUpload | InvalidArgument:
+    try:
+        check_path(file.path)
+        if check_sha256(file.sha256) not in (b"", sha256):
+            return ContentMismatch(
+                "sha256", f"is not that of the bytes of {file.path!r} which have come; send it again"
+            )
+        return NewUpload(run_id, file.path, len(file.data), sha256, media_type(file.media_type, file.path))
+    except InvalidArgument as error:
+        return error
+
+
+def _known(outcome: T | BaseException) -> T | PenstockError:
+    """Raises what is a bug."""
+    if isinstance(outcome, BaseException) and not isinstance(outcome, PenstockError):
+        raise outcome
+    return outcome
+
+
+def _label(claim: Upload | Outcome, outcome: Outcome) -> str:
+    """Of the outcome, where uploads are counted."""
+    if isinstance(outcome, Artifact):
+        return "unchanged" if outcome is claim else "stored"
+    if isinstance(outcome, ContentMismatch):
+        return "mismatch"
+    return "broken" if isinstance(claim, Upload) else "refused"
