@@ -21,20 +21,25 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 import penstock
 from benchmarks.ingest import child
-from benchmarks.serving import Server, server
+from benchmarks.serving import Server, median, server
 
 PART = 8 << 20
 PARALLEL = 4
 SMALL = 4096
 SMALL_PARALLEL = 16
+MIB = 1 << 20
+ROUNDS = 3
+VACUUMING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker')"
 KEYS = {"AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmarks-own-secret", "AWS_REGION": "us-east-1"}
 
 
@@ -237,37 +242,68 @@ def small(name: str, limit: Local | S3, at: Server, directory: Path, files: int)
 
 
 def beside_ingest(name: str, at: Server, big: Path) -> None:
-    """Points a second, alone and while a large file goes up again and again."""
-    alone = ingest(at)
+    """Points a second, alone and while a large file goes up again and again: in turns, each on a server at rest."""
+    ingest(at)  # what a new database does once
+    asyncio.run(at_rest(at.dsn))
+    alone, beside, paces = [ingest(at)[0]], [], []
+    for _ in range(ROUNDS):
+        asyncio.run(at_rest(at.dsn))
+        with uploading(at, big) as sent:
+            rate, pace = ingest(at, sent)
+        beside.append(rate)
+        paces.append(pace)
+        asyncio.run(at_rest(at.dsn))
+        alone.append(ingest(at)[0])
+    row(
+        f"{name}: ingest beside a running upload",
+        f"{median(beside) / 1e6:.1f} M points/s, upload {median(paces):.0f} MiB/s",
+        f"{median(alone) / 1e6:.1f} M points/s alone ({min(alone) / 1e6:.1f} to {max(alone) / 1e6:.1f}); "
+        f"{median(beside) / median(alone):.2f} of it",
+    )
+
+
+@contextmanager
+def uploading(at: Server, big: Path) -> Iterator[list[tuple[float, int]]]:
+    """Inside, a file goes up again and again. What has gone, and when."""
+    sent: list[tuple[float, int]] = []
     stop = threading.Event()
-    sent = [0]
 
     def upload() -> None:
         with penstock.Client(at.grpc_address) as client:
             run = client.create_run("artifacts").id
-            while not stop.is_set():
-                client.upload_artifact(run, big, f"beside-{sent[0]}")
-                client.delete_artifact(run, f"beside-{sent[0]}")
-                sent[0] += 1
+            for number in count():
+                if stop.is_set():
+                    return
+                client.upload_artifact(
+                    run, big, f"beside-{number}", progress=lambda size: sent.append((time.perf_counter(), size))
+                )
+                client.delete_artifact(run, f"beside-{number}")
 
     thread = threading.Thread(target=upload)
     thread.start()
-    time.sleep(1)
-    with_upload = ingest(at)
-    stop.set()
-    thread.join()
-    after = ingest(at)
-    row(
-        f"{name}: ingest beside a running upload",
-        f"{with_upload / 1e6:.1f} M points/s",
-        f"{alone / 1e6:.1f} before, {after / 1e6:.1f} after; {with_upload / max(alone, after):.2f} of the better",
-    )
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
 
 
-def ingest(at: Server) -> float:
-    """Points a second of pre-encoded streams."""
-    points, seconds = child("--firehose", at.grpc_address, "--points", 30_000_000)
-    return points / seconds
+def ingest(at: Server, sent: list[tuple[float, int]] | None = None) -> tuple[float, float]:
+    """Points a second of pre-encoded streams, and MiB a second of what is sent meanwhile."""
+    points, seconds, began = child("--firehose", at.grpc_address, "--points", 30_000_000)
+    within = [size for when, size in sent or () if began <= when <= began + seconds]
+    return points / seconds, sum(within) / seconds / MIB
+
+
+async def at_rest(dsn: str) -> None:
+    """Nothing is compacted, vacuumed or on its way to the disk any more: the points before would slow those after."""
+    conn = await asyncpg.connect(dsn)
+    await conn.execute("TRUNCATE metric_segments")
+    while await conn.fetchval(VACUUMING):
+        await asyncio.sleep(0.1)
+    await conn.execute("CHECKPOINT")
+    await conn.close()
+    os.sync()
 
 
 def main() -> None:

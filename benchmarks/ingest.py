@@ -107,7 +107,7 @@ class Stream:
 
 
 async def firehose(address: str, points: int, streams: int) -> None:
-    """The sending process: encodes everything first, then sends as fast as it is taken. Prints points and seconds."""
+    """The sending process: encodes everything first, then sends as fast as it goes. Prints points, seconds, start."""
     each = max(1, points // (streams * FRAMES * METRICS))
     values = np.random.random(FRAMES * METRICS)
     prepared = [message(number, FRAMES, METRICS, values) for number in range(each)]
@@ -115,7 +115,7 @@ async def firehose(address: str, points: int, streams: int) -> None:
     await asyncio.gather(*(stream.open() for stream in open_streams))
     started = time.perf_counter()
     await asyncio.gather(*(stream.send(prepared) for stream in open_streams))
-    print(streams * each * FRAMES * METRICS, time.perf_counter() - started)
+    print(streams * each * FRAMES * METRICS, time.perf_counter() - started, started)
     await asyncio.gather(*(stream.finish() for stream in open_streams))
 
 
@@ -209,7 +209,7 @@ def measure(points: int, streams: int, rounds: int) -> list[tuple[str, str, str]
     ratios, rates, limits = [], [], []
     for _ in range(rounds):
         with server() as own:
-            sent, seconds = child("--firehose", own.grpc_address, "--points", points, "--streams", streams)
+            sent, seconds, _ = child("--firehose", own.grpc_address, "--points", points, "--streams", streams)
             rates.append(sent / seconds)
             memory = own.memory_mb()
             started = time.perf_counter()

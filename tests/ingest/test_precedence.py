@@ -75,7 +75,7 @@ def test_flushes_in_parallel_count_together(precedence: Precedence, clock: Clock
 
 def test_small_flushes_hold_up_nothing_however_many(precedence: Precedence, clock: Clock) -> None:
     with busy(precedence, clock, 20_000):
-        assert share(precedence, clock) > 0.99
+        assert share(precedence, clock) > 0.98
 
 
 def test_half_of_the_time_counts_half(precedence: Precedence, clock: Clock) -> None:
@@ -89,12 +89,12 @@ def test_half_of_the_time_counts_half(precedence: Precedence, clock: Clock) -> N
 
 def test_it_comes_and_goes_within_seconds(precedence: Precedence, clock: Clock) -> None:
     with precedence.flushing(WINDOW_BYTES):
-        assert share(precedence, clock, 0.2) > 0.6
-        share(precedence, clock, 2)
-        assert share(precedence, clock, 0.2) < 0.3
-    assert share(precedence, clock, 0.2) < 0.6
-    share(precedence, clock, 4)
-    assert share(precedence, clock, 0.2) == pytest.approx(1, abs=0.01)
+        assert share(precedence, clock, 0.1) > 0.6
+        share(precedence, clock, 1)
+        assert share(precedence, clock, 0.1) < 0.3
+    assert share(precedence, clock, 0.1) < 0.6
+    share(precedence, clock, 2)
+    assert share(precedence, clock, 0.1) == pytest.approx(1, abs=0.02)
 
 
 def test_who_waits_as_told_goes_on_then(precedence: Precedence, clock: Clock) -> None:
@@ -104,7 +104,7 @@ def test_who_waits_as_told_goes_on_then(precedence: Precedence, clock: Clock) ->
             if seconds := precedence.hold():
                 waits += 1
                 before, clock.now = clock.now, clock.now + seconds + 1e-6
-                assert seconds < 0.2
+                assert seconds < 0.1
                 assert precedence.hold() == 0
                 clock.now = before
     assert waits > 700

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from penstock_server import telemetry
 from penstock_server.ingest.writer import WINDOW_BYTES
 
-_SLICE_SECONDS = 0.2
+_SLICE_SECONDS = 0.1
 _LEAST_SHARE = 1 / 4
 # A moment without a flush is not yet rest.
-_SMOOTHING_SECONDS = 0.5
+_SMOOTHING_SECONDS = 0.25
 
 
 class Precedence:
