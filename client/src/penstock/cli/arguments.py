@@ -38,6 +38,8 @@ def parser() -> argparse.ArgumentParser:
         marked = runs.add_parser(verb, parents=[common], help=what)
         marked.add_argument("runs", metavar="RUN", nargs="+", help=_RUN)
         marked.set_defaults(command=f"runs_{verb}")
+        if verb == "delete":
+            marked.add_argument("--force", action="store_true", help="though versions of registered models stand on it")
 
     metrics = _noun(nouns, "metrics", "what runs have logged")
     plot = metrics.add_parser("plot", parents=[common], help="draw metrics over steps")

@@ -110,7 +110,7 @@ def runs_delete(args: argparse.Namespace) -> None:
     """`penstock runs delete`."""
     with Client(args.url) as client:
         for run_id in references.run_ids(client, args.runs):
-            client.delete_run(run_id)
+            client.delete_run(run_id, force=args.force)
             print(f"run {run_id}: deleted; `penstock runs restore {run_id}` takes that back", file=sys.stderr)
 
 

@@ -18,9 +18,17 @@ def run_id(client: Client, text: str) -> str:
     """The id of a run, deleted ones too. Raises ValueError; a whole id is not looked up."""
     beginning = beginning_of(text)
     if not beginning:
-        return parse_run_id(text)
+        return whole(text)
     found = client.search_runs(filter=f"run_id LIKE '{beginning}%'", view=View.ALL, info_only=True, limit=_SHOWN + 1)
     return only(text, {run.id: run.name for run in found})
+
+
+def whole(text: str) -> str:
+    """A whole id. Raises ValueError."""
+    try:
+        return parse_run_id(text)
+    except ValueError as error:
+        raise ValueError(f"{error}, nor the first {_LEAST} or more of one") from None
 
 
 def run_ids(client: Client, texts: Iterable[str]) -> list[str]:

@@ -17,7 +17,6 @@ from penstock.bars import NO_FILE, count_of, files_of, is_terminal, say, size_of
 from penstock.cli import references
 from penstock.cli.tables import table
 from penstock.outgoing import box, left
-from penstock.run_ids import parse_run_id
 from penstock.spool import owner, places
 from penstock.spool.stored import Stored
 
@@ -131,9 +130,8 @@ def _drop(roots: Sequence[Path], text: str, *, sure: bool) -> int:
 def _run_left(text: str, directories: Sequence[Path]) -> str:
     """The run that is meant, of those that something is left of. Raises ValueError."""
     there = {box.run_of(each) for each in directories}
-    beginning = references.beginning_of(text)
-    run_id = beginning or parse_run_id(text)
-    found = {each: "" for each in sorted(there) if each.startswith(run_id)}
+    beginning = references.beginning_of(text) or references.whole(text)
+    found = {each: "" for each in sorted(there) if each.startswith(beginning)}
     if not found:
         raise ValueError(f"nothing that is to be sent is left of run {text} here")
     return references.only(text, found)
