@@ -115,7 +115,11 @@ def test_the_environment_gives_the_address(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PENSTOCK_URL", "a:1")
     monkeypatch.setenv("PENSTOCK_WORKSPACE", "vision")
     assert parse_address() == Address("a:1", tls=False, workspace="vision")
-    assert list(parse_address().metadata) == [("penstock-workspace", "vision")]
+    monkeypatch.setenv("PENSTOCK_USER", "Žofie % \n1")
+    assert list(parse_address().metadata) == [
+        ("penstock-workspace", "vision"),
+        ("penstock-user", "%C5%BDofie %25 1"),
+    ]
     assert parse_address("b:2", "speech") == Address("b:2", tls=False, workspace="speech")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Sequence
@@ -90,6 +91,9 @@ _CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
 _STREAMS = [*_COMMON, ("grpc.enable_retries", 0)]
 
 
+# It may ask a directory server, and every call wants to know.
+_login = functools.cache(origin.login)
+
 # In metadata a percent sign begins a byte, as in URLs.
 _PRINTABLE = "".join(chr(number) for number in range(0x20, 0x7F) if chr(number) != "%")
 
@@ -168,7 +172,7 @@ def artifacts_address(address: Address, url: str | None = None) -> Address:
 
 def user() -> str:
     """PENSTOCK_USER, or else how the system calls who we are: who does it, in the registry's history."""
-    told = os.environ.get("PENSTOCK_USER", "").strip() or origin.login()
+    told = os.environ.get("PENSTOCK_USER", "").strip() or _login()
     return "".join(each for each in fit(told, KEY_LIMIT) if each.isprintable())
 
 

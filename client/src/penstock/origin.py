@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import getpass
 import os
 import re
@@ -113,7 +112,6 @@ def _script() -> str:
     return "" if script in ("", "-c", "-m") else str(script)
 
 
-@functools.cache
 def login() -> str:
     """How the system calls who we are. Empty when it does not tell."""
     try:
