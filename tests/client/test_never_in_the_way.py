@@ -183,7 +183,7 @@ def test_training_does_not_notice(
         assert not report["done"]
         (directory,) = spool_root.glob(f"{training.run_id}.*")
         told = report["stderr"]
-        what = rf"([1-9]\d* records? with [1-9][\d,]* values? (is|are)|{server.least}) NOT committed \(.+\)"
+        what = rf"([1-9][\d,]* records? with [1-9][\d,]* values? (is|are)|{server.least}) NOT committed \(.+\)"
         assert re.search(rf"run {training.run_id}: {what}", told)
         assert f"that is kept in {directory}: `penstock sync` sends it" in told
         assert "Traceback" not in told
