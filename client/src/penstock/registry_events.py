@@ -12,8 +12,8 @@ import grpc
 
 from penstock.calls import REGISTRY, Flow, Request, listed, request
 from penstock.effort import PATIENCE
-from penstock.errors import NotFound, PenstockError, Retryable, ServerError, TimedOut
-from penstock.model_versions import ModelStage, ModelVersion, page_size, resolve
+from penstock.errors import PenstockError, Retryable, ServerError, TimedOut
+from penstock.model_versions import ModelStage, ModelVersion, page_size, search_versions
 from penstock.registry import get_model
 from penstock.v1 import registry_pb2 as pb
 
@@ -216,7 +216,8 @@ class Waiting(Watching):
             raise ValueError("give version= or other_than=, not both")
         super().__init__([name], patience=None, timeout=timeout)
         self._name = name
-        self._ref = f"models:/{name}@{alias}" if alias is not None else f"models:/{name}/{_which(stage)}"
+        self._alias = alias
+        self._stage = None if stage is None else ModelStage.of(stage)
         self._version = version
         self._other_than = other_than
         self._named = 0
@@ -227,22 +228,24 @@ class Waiting(Watching):
 
     def look(self) -> Flow[ModelVersion | None]:
         """The version, if it is there. Raises NotFound when there is no such model."""
-        yield from get_model(self._name)
-        try:
-            found = yield from resolve(self._ref)
-        except NotFound:
-            found = None
-        self._named = 0 if found is None else found.version
+        model = yield from get_model(self._name)
+        if self._alias is not None:
+            self._named = model.aliases.get(self._alias, 0)
+        else:
+            there = [each for each in model.latest_versions if self._stage in (None, each.stage)]
+            self._named = max((each.version for each in there), default=0)
         if self._version is None and self._other_than is None:
             self._other_than = self._named
-        wanted = self._named == self._version if self._version is not None else self._named != self._other_than
-        return found if wanted else None
+        wanted = self._named != self._other_than if self._version is None else self._named == self._version
+        if not wanted or not self._named:
+            return None
+        # By a search, to which it is no error if the version has just been deleted.
+        name = self._name.replace("'", "''")
+        found = yield from search_versions(f"name = '{name}' AND version = {self._named}", limit=1)
+        return found[0] if found else None
 
     def too_late(self) -> TimedOut:
         """When its time is over."""
         names = f"names version {self._named}" if self._named else "names no version"
-        return TimedOut(f"{self._ref} still {names}")
-
-
-def _which(stage: ModelStage | str | None) -> str:
-    return "latest" if stage is None else ModelStage.of(stage).value
+        which = f"@{self._alias}" if self._alias is not None else f"/{self._stage or 'latest'}"
+        return TimedOut(f"models:/{self._name}{which} still {names}")
