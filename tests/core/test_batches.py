@@ -11,7 +11,8 @@ from uploading import CALLER, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
 from penstock_server.blobs.store import Object
-from penstock_server.core import batches, beating
+from penstock_server.core import batches, beating, ledger
+from penstock_server.core.ledger import Ledger
 from penstock_server.core.runs import Runs
 from penstock_server.model.artifacts import Artifact
 from penstock_server.model.errors import (
@@ -183,6 +184,33 @@ async def test_nothing_is_seen_before_it_is_stored_and_nothing_stays_of_who_has_
     assert task.cancelled()
     assert await at.states() == [("a", 3), ("b", 3)]
     assert at.held == 0
+
+
+async def test_nothing_stays_of_who_has_left_between_two_transactions(one: Place, monkeypatch: Any) -> None:
+    monkeypatch.setattr(ledger, "_MOST", 2)
+    enter, second, go = Ledger._enter, asyncio.Event(), asyncio.Event()
+    calls: list[int] = []
+
+    async def slowly(self: Ledger, *args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            second.set()
+            await go.wait()
+        await enter(self, *args)
+
+    monkeypatch.setattr(Ledger, "_enter", slowly)
+    task = asyncio.create_task(send(one, *(SmallFile(path, b"1") for path in "abcd")))
+    await second.wait()
+    assert await one.states() == [("a", 1), ("b", 1)]
+    task.cancel()
+    await asyncio.wait([task])
+    assert await one.states() == [("a", 3), ("b", 3)]
+    go.set()
+    async with asyncio.timeout(20):
+        while one.uploads._ledger._tasks:
+            await asyncio.sleep(0.005)
+    assert await one.states() == [("a", 3), ("b", 3), ("c", 3), ("d", 3)]
+    assert one.held == 0
 
 
 async def test_who_writes_says_so_and_hears_when_it_was_given_up(

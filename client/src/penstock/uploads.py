@@ -91,7 +91,9 @@ def upload_artifacts(
     stop: threading.Event | None = None,
     patience: float | None = PATIENCE,
 ) -> list[Artifact]:
-    """Bring all files below a directory into a run, below `path`; sixteen at once. Returns them sorted by path.
+    """Bring all files below a directory into a run, below `path`. Returns them sorted by path.
+
+    Sixteen at once; of files to 64 KiB sixteen times 128.
 
     What is there already and the same is not sent. A link to a file is taken for the file; one to a directory is left
     out, for it may lead in a circle. The other arguments are those of `upload_artifact`.

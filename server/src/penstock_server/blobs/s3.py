@@ -57,6 +57,7 @@ class S3Store:
         self._client = client
         self._closing = closing
         self._readers = asyncio.Semaphore(options.connections // 2)
+        self._many = asyncio.Semaphore(options.connections // 3)  # that readers and others need not wait for so many
         self._encryption: dict[str, str] = {}
         if options.encryption is not None:
             self._encryption["ServerSideEncryption"] = options.encryption
@@ -131,10 +132,11 @@ class S3Store:
 
         async def put() -> None:
             for at, each in waiting:
-                try:
-                    await self.put(*each)
-                except PenstockError as error:
-                    errors[at] = error
+                async with self._many:
+                    try:
+                        await self.put(*each)
+                    except PenstockError as error:
+                        errors[at] = error
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_PUTS_AT_ONCE, len(objects))):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -33,6 +34,11 @@ class _Entry(Generic[_Wanted, _Made]):
 
     wanted: _Wanted
     outcome: asyncio.Future[_Made]
+
+    @property
+    def well(self) -> bool:
+        """Whether it was entered, as far as is known."""
+        return self.outcome.done() and not self.outcome.cancelled() and self.outcome.exception() is None
 
     def tell(self, outcome: _Made | BaseException) -> None:
         if self.outcome.done():
@@ -112,7 +118,15 @@ class Ledger:
         loop = asyncio.get_running_loop()
         entries = [_Entry[NewUpload, Upload | Artifact](new, loop.create_future()) for new in wanted]
         self._page(workspace_id, run_id).claims.extend(entries)
-        return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
+        try:
+            return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
+        except asyncio.CancelledError:
+            # Some may have been in an earlier transaction than the others.
+            made = [entry.outcome.result() for entry in entries if entry.well]
+            with suppress(PenstockError):  # then the sweeper finds them by their age
+                async with self._db.connection() as conn:
+                    await uploads.drop(conn, [each.id for each in made if isinstance(each, Upload)])
+            raise
 
     async def complete(self, upload: Upload, size: int, sha256: bytes) -> Artifact:
         """Makes an artifact of what is stored: it is visible then, and another at that path is not any more.
