@@ -54,7 +54,10 @@ async def test_a_version_whose_gates_pass_is_promoted(here: Place) -> None:
     told = json.loads(promoted.after["gates"])
     assert told[1] == {
         "gate": BETTER, "passed": True, "reason": "", "stored": False,
-        "values": [["metrics.f1", "0.92", second], ["champion.metrics.f1", "0.91", first]],
+        "values": [
+            {"field": "metrics.f1", "value": "0.92", "version": second},
+            {"field": "champion.metrics.f1", "value": "0.91", "version": first},
+        ],
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from penstock_server.model.gates import (
     written,
 )
 from penstock_server.model.like import like
+from penstock_server.model.registry import check_alias
 from penstock_server.model.search import parse_gate, parse_runs
 from penstock_server.model.search_tree import Comparison, Entity, Field, Operator, Reference, Type, Value
 
@@ -103,6 +104,41 @@ def test_a_bad_gate_is_told_where_and_why(text: str, position: int, expected: st
         parse_gate(text, "gates[1]")
     assert (caught.value.field, caught.value.position) == ("gates[1]", position)
     assert expected in caught.value.expected
+
+
+WORDS = ["champion.metrics.a", "`b`", ".metrics.a", "champion.", "metrics.", "-x.tags.a", "Staging.", "x..a"]
+WORDS += [*"metrics.a params.a . 'x' NOT AND ( ) IN > = 1".split()]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.sampled_from(WORDS)), st.sampled_from(["", " "]))
+def test_any_gate_is_read_or_refused(words: list[str], between: str) -> None:
+    text = between.join(["metrics.a >=", *words])
+    position = 0
+    try:
+        parse_gate(text, "gate")
+    except InvalidFilter as error:
+        position = error.position
+    assert 0 <= position <= len(text)
+
+
+def is_alias(text: str) -> bool:
+    try:
+        return check_alias(text) == text
+    except InvalidArgument:
+        return False
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.from_regex(r"[\w-]+", fullmatch=True).filter(is_alias),
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1),
+    st.sampled_from([(Entity.METRIC, Type.NUMBER), (Entity.PARAM, Type.TEXT), (Entity.TAG, Type.TEXT)]),
+)
+def test_a_reference_as_it_is_told_is_as_it_may_be_written(alias: str, key: str, kind: tuple[Entity, Type]) -> None:
+    there = Field(kind[0], key, kind[1])
+    reference = Reference(f"@{alias}", there)
+    assert parse_gate(f"{written(there)} = {written(reference)}", "gate") == Comparison(there, Operator.EQ, reference)
 
 
 def test_references_are_of_gates_only() -> None:

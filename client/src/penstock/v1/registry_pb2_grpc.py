@@ -349,7 +349,8 @@ class RegistryServiceServicer(object):
 
     def Approve(self, request, context):
         """Approves a promotion that another has requested. The last approval that is needed moves the alias or stage in the
-        same transaction, if the gates pass then; approving again tries once more. FAILED_PRECONDITION when it is settled.
+        same transaction, if the gates pass then; approving again tries once more. FAILED_PRECONDITION when it is settled,
+        PERMISSION_DENIED for who requested it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

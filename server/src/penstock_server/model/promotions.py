@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.gates import GateResult, parse_gates
@@ -119,7 +119,7 @@ def in_words(results: Sequence[GateResult]) -> list[dict[str, object]]:
         {
             "gate": each.gate,
             "passed": each.passed,
-            "values": [[value.field, value.value, value.version] for value in each.values],
+            "values": [asdict(value) for value in each.values],
             "reason": each.reason,
             "stored": each.stored,
         }
