@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from penstock_server.blobs.local import LocalStore
 from penstock_server.blobs.store import Object, Store
 from penstock_server.model.artifacts import MIB, LocalRoot, Part
-from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, UploadGone
+from penstock_server.model.errors import FailedPrecondition, NotFound, StoreFull, StoreRefused, Unavailable, UploadGone
 
 KEY = "1/0123/artifacts/models/best.pt"
 
@@ -224,9 +225,9 @@ async def test_what_was_answered_is_on_the_disk(store: LocalStore, root: Path, m
     token = await store.begin("1/b/large", "")
     told.clear()
     await store.put_part("1/b/large", token, 1, 0, b"part")
-    assert told == [f".uploads/{token}"]
+    assert told == []
     await store.complete("1/b/large", token, [Part(1, 4, "")])
-    assert told[1] == f".uploads/{token}"
+    assert told[0] == f".uploads/{token}"
     assert told[-2:] == ["renamed", "1/b"]
 
     told.clear()
@@ -258,6 +259,25 @@ async def test_objects_whose_directory_vanishes_meanwhile(
     assert await store.put_all([Object("1/a", b"a", ""), Object("1/b", b"b", "")]) == [None, None]
     assert renamed == ["a", "a", "b"]
     assert files(root) == {"1/a", "1/b"}
+
+
+async def test_what_the_disk_has_not_taken_is_no_object(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk tells only once that it lost something: who tries again would hear that all is well."""
+    token = await store.begin(KEY, "")
+    await store.put_part(KEY, token, 1, 0, b"part")
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(Unavailable):
+            await store.complete(KEY, token, [Part(1, 4, "")])
+    with pytest.raises(UploadGone):
+        await store.complete(KEY, token, [Part(1, 4, "")])
+    assert files(root) == set()
 
 
 def out_of(root: Path) -> Path:

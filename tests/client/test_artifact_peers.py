@@ -17,10 +17,11 @@ import pytest
 
 import penstock
 from penstock import direct, effort, errors
+from penstock.chunks import chunk_in, chunk_message
 from penstock.downloads import SMALL
 from penstock.v1 import artifacts_pb2 as pb
 from penstock.v1.artifacts_pb2_grpc import ArtifactServiceServicer, add_ArtifactServiceServicer_to_server
-from penstock.wire import CHUNK, chunk_in, chunk_message
+from penstock.wire import CHUNK
 from s3_front import Front, Reply, front, refusal
 
 RUN = 32 * "0"

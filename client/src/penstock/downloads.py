@@ -15,13 +15,14 @@ from pathlib import Path
 
 from penstock import direct
 from penstock.artifacts import Artifact, list_artifacts, stat_artifact
+from penstock.chunks import chunk_in
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import Changed, FailedPrecondition, PenstockError, ServerError, TransferFailed, Unavailable
 from penstock.parallel import in_parallel, kept
 from penstock.partial import Partial, name_for
 from penstock.paths import artifact_directory, artifact_path, below
 from penstock.v1 import artifacts_pb2 as pb
-from penstock.wire import CHUNK, Watched, Wire, chunk_in
+from penstock.wire import CHUNK, Watched, Wire
 
 FILES = 8  # at once, of those that are small
 RANGES = 4  # at once, of a large one straight from the store

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penstock import direct, small_files
 from penstock.artifacts import Artifact, artifact_of, list_artifacts
+from penstock.chunks import chunk_message
 from penstock.effort import PATIENCE, Effort, Progress
 from penstock.errors import (
     NotFound,
@@ -26,7 +27,7 @@ from penstock.paths import artifact_directory, artifact_path, files_below
 from penstock.sources import Source
 from penstock.transport import Stream
 from penstock.v1 import artifacts_pb2 as pb
-from penstock.wire import CHUNK, STALL, Watched, Wire, chunk_message
+from penstock.wire import CHUNK, STALL, Watched, Wire
 
 FILES = 16  # at once
 _NO_DIGEST = bytes(32)  # of anything

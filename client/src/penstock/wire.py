@@ -181,32 +181,5 @@ class Watched:
         self._stream.__exit__(*error)
 
 
-def chunk_message(data: bytes) -> bytes:
-    """A message with nothing but a chunk, as UploadArtifactRequest: field 2, its length, the bytes."""
-    return b"\x12" + _varint(len(data)) + data
-
-
-def chunk_in(message: bytes) -> memoryview | None:
-    """The chunk in a DownloadArtifactResponse, not copied; None when it is something else."""
-    if message[:1] != b"\x12":
-        return None
-    length = shift = 0
-    for at in range(1, min(len(message), 11)):
-        length |= (message[at] & 0x7F) << shift
-        shift += 7
-        if message[at] < 0x80:
-            return memoryview(message)[at + 1 :] if at + 1 + length == len(message) else None
-    return None
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
 def _path(method: str) -> str:
     return f"/{ARTIFACTS.full_name}/{method}"

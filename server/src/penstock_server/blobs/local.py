@@ -37,6 +37,7 @@ T = TypeVar("T")
 
 _UPLOADS = ".uploads"
 _CHUNK = MIB
+_ADVISES = hasattr(os, "posix_fadvise")
 _THREADS = 8  # small files wait for the disk together: the more of them, the more does one sync serve
 _RETRY_SECONDS = 5.0
 
@@ -73,8 +74,11 @@ class LocalStore:
         del key, media_type
         return await self._run(lambda: self._begin(b""), undo=self._abort)
 
-    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
-        """Writes where the part belongs. Raises UploadGone."""
+    async def put_part(self, key: str, token: str, number: int, offset: int, *data: Bytes) -> str:
+        """Writes where the part belongs; only `complete` puts it to the disk to stay. Raises UploadGone.
+
+        Who goes on with parts that were written before reads the whole back: after a power cut they may not be there.
+        """
         del key
         await self._run(lambda: self._put_part(token, offset, data))
         return str(number)
@@ -206,7 +210,8 @@ class LocalStore:
         token = uuid.uuid4().hex
         file = confined.open_file(uploads, token, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            _write(file, data, 0)
+            _write(file, 0, data)
+            os.fsync(file)
         except OSError:
             _remove(uploads, token)
             raise
@@ -214,11 +219,13 @@ class LocalStore:
             os.close(file)
         return token
 
-    def _put_part(self, token: str, offset: int, data: Bytes) -> None:
+    def _put_part(self, token: str, offset: int, data: Sequence[Bytes]) -> None:
         # Opened for each part: once the file is moved to its key, nobody writes to it any more.
         file = self._open_upload(token, os.O_WRONLY)
         try:
-            _write(file, data, offset)
+            size = _write(file, offset, *data)
+            if _ADVISES:  # the disk begins with it now, and complete() need not wait for all
+                os.posix_fadvise(file, offset, size, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(file)
 
@@ -230,7 +237,11 @@ class LocalStore:
                 raise UploadGone(token)  # parts of it are missing
             if size is not None:
                 os.ftruncate(file, size)
-            os.fsync(file)
+            try:
+                os.fsync(file)
+            except OSError:  # told only once: another fsync would say that all is well
+                self._abort(token)
+                raise
         finally:
             os.close(file)
         with confined.directory(self._root.path, [_UPLOADS]) as uploads:
@@ -287,10 +298,12 @@ def _remove(uploads: int, token: str) -> None:
         os.unlink(name, dir_fd=uploads)
 
 
-def _write(file: int, data: Bytes, offset: int) -> None:
-    """Writes all of it, on the disk to stay."""
-    view = memoryview(data).cast("B")
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
-    os.fsync(file)
+def _write(file: int, offset: int, *data: Bytes) -> int:
+    """Writes all of it; how many bytes that are."""
+    end = offset
+    for piece in data:
+        view = memoryview(piece).cast("B")
+        while view:
+            written = os.pwrite(file, view, end)
+            view, end = view[written:], end + written
+    return end - offset

@@ -151,11 +151,11 @@ class S3Store:
             )
             return str(answer["UploadId"])
 
-    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
+    async def put_part(self, key: str, token: str, number: int, offset: int, *data: Bytes) -> str:
         """By UploadPart."""
         with _translated(self._root, key):
             answer = await self._client.upload_part(
-                **self._at(key), UploadId=token, PartNumber=number, Body=await _Body.of(data)
+                **self._at(key), UploadId=token, PartNumber=number, Body=await _Body.of(*data)
             )
             return str(answer["ETag"])
 
@@ -301,11 +301,14 @@ class _Body(Payload):
         self.sha256 = sha256
 
     @classmethod
-    async def of(cls, data: Bytes) -> _Body:
-        """Hashes it, in a thread where that takes long."""
-        if len(data) <= _HASHED_AT_ONCE:
-            return cls(data, sha256(data).hexdigest())
-        return cls(data, await asyncio.to_thread(lambda: sha256(data).hexdigest()))
+    async def of(cls, *data: Bytes) -> _Body:
+        """Puts the pieces together and hashes them, in a thread where that takes long."""
+
+        def make() -> _Body:
+            whole = data[0] if len(data) == 1 else b"".join(data)
+            return cls(whole, sha256(whole).hexdigest())
+
+        return make() if sum(map(len, data)) <= _HASHED_AT_ONCE else await asyncio.to_thread(make)
 
     def __len__(self) -> int:
         return self._size or 0

@@ -67,8 +67,11 @@ class Store(Protocol):
     async def begin(self, key: str, media_type: str) -> str:
         """Begins an object in parts. Returns what the store calls the upload: its token."""
 
-    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
-        """Writes part `number` (from 1), which begins at `offset` of the whole. Returns its etag. Raises UploadGone."""
+    async def put_part(self, key: str, token: str, number: int, offset: int, *data: Bytes) -> str:
+        """Writes part `number` (from 1), which begins at `offset` of the whole and comes in pieces. Returns its etag.
+
+        Raises UploadGone.
+        """
 
     async def complete(self, key: str, token: str, parts: Sequence[Part]) -> None:
         """Puts the parts together: the object is there after it. Raises UploadGone."""

@@ -136,10 +136,10 @@ class Watched:
         with self._watching("begin"):
             return await self._store.begin(key, media_type)
 
-    async def put_part(self, key: str, token: str, number: int, offset: int, data: Bytes) -> str:
+    async def put_part(self, key: str, token: str, number: int, offset: int, *data: Bytes) -> str:
         """Watched."""
         with self._watching("put_part"):
-            return await self._store.put_part(key, token, number, offset, data)
+            return await self._store.put_part(key, token, number, offset, *data)
 
     async def complete(self, key: str, token: str, parts: Sequence[Part]) -> None:
         """Watched."""

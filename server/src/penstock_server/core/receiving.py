@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from penstock_server import telemetry
-from penstock_server.blobs.store import Store
+from penstock_server.blobs.store import Bytes, Store
 from penstock_server.core import wholes
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.precedence import Precedence
@@ -35,6 +35,8 @@ _SILENCE_SECONDS = 120.0
 _PART_SECONDS = 600.0
 # Below this, a thread costs more than the hash.
 _HASH_HERE_BYTES = 64 << 10
+# What comes in smaller pieces is put together: there is memory beside each.
+_PIECE_BYTES = 64 << 10
 _DIGESTS_KEPT = 1_000
 
 
@@ -83,8 +85,8 @@ class Receiving:
         self._digest = digest
         self._hashing = asyncio.Lock()
         self._slots = asyncio.Semaphore(_PARTS_AT_ONCE)
-        self._buffer = bytearray()
-        self._filled = 0
+        self._pieces: list[bytearray | memoryview] = []  # of the part that is gathered, as they came
+        self._filled = self._room = 0
         self._until: float | None = None  # by the loop's clock, the part that is gathered must be full
         self._begun = self._ended = len(stored)  # parts; of the latter none before is missing
         self._digests: dict[int, _Hash] = {}
@@ -100,16 +102,20 @@ class Receiving:
         return self._token
 
     @property
-    def lone(self) -> memoryview | None:
+    def lone(self) -> Bytes | None:
         """All that there is, when none of it went to the store."""
-        return None if self._begun else memoryview(self._buffer)[: self._filled]
+        if self._begun:
+            return None
+        if len(self._pieces) != 1:
+            self._pieces = [bytearray().join(self._pieces)]
+        return self._pieces[0]
 
     @property
     def sha256(self) -> bytes | None:
         """Of all that was received, if it is known. When the last part is stored."""
         return None if self._digest is None else self._digest.digest()
 
-    async def receive(self, data: bytes, contents: AsyncIterator[bytes | Trailer]) -> Trailer | None:
+    async def receive(self, data: Bytes, contents: AsyncIterator[Bytes | Trailer]) -> Trailer | None:
         """Stores all that comes, but for what is `lone`; the trailer, if there is one.
 
         Raises ContentMismatch, UploadGone, Unavailable when nothing comes for long, and what the store and `contents`
@@ -122,7 +128,7 @@ class Receiving:
             raise only(errors) from None
 
     async def _gather(
-        self, group: asyncio.TaskGroup, data: bytes, contents: AsyncIterator[bytes | Trailer]
+        self, group: asyncio.TaskGroup, data: Bytes, contents: AsyncIterator[Bytes | Trailer]
     ) -> Trailer | None:
         trailer: Trailer | None = None
         await self._add(group, data)
@@ -140,7 +146,7 @@ class Receiving:
                 raise Unavailable(f"only {came} of {told} bytes have come; go on where they end", 1.0)
             raise ContentMismatch("size", f"{told} bytes were told of {self._upload.path!r}, and {came} have come")
         if not self._begun:
-            await self._hash(memoryview(self._buffer)[: self._filled])
+            await self._hash(self._pieces, self._filled)
         elif self._filled:
             await self._send_off(group)
         return trailer
@@ -152,7 +158,7 @@ class Receiving:
         if self._ended in self._digests and self._ended:
             digests.keep(self._upload.id, self._digests[self._ended])
 
-    async def _add(self, group: asyncio.TaskGroup, data: bytes) -> None:
+    async def _add(self, group: asyncio.TaskGroup, data: Bytes) -> None:
         """Puts bytes into parts. A part goes off when the next byte comes: the last one may be the only one."""
         size, part_bytes = self._upload.size, self._upload.part_bytes
         left = memoryview(data)
@@ -163,15 +169,15 @@ class Receiving:
         while left:
             if self._filled == part_bytes:
                 await self._send_off(group)
-            if not self._buffer:
+            if not self._pieces:
                 room = part_bytes if size is None else min(part_bytes, size - self.received)
                 await self._slots.acquire()
                 await self._budget.take(room)
                 self._held += room
-                self._buffer = bytearray(room)
+                self._room = room
                 self._until = asyncio.get_running_loop().time() + _PART_SECONDS
             count = min(len(left), part_bytes - self._filled)
-            self._buffer[self._filled : self._filled + count] = left[:count]
+            self._keep(left[:count])
             self._filled += count
             self.received += count
             left = left[count:]
@@ -181,39 +187,52 @@ class Receiving:
         if self._token is None:
             self._token = await wholes.begin(self._db, self._store, self._upload)
         self._begun += 1
-        group.create_task(self._put(self._token, self._begun, self._buffer, self._filled))
-        self._buffer, self._filled, self._until = bytearray(), 0, None
+        group.create_task(self._put(self._token, self._begun, self._pieces, self._filled, self._room))
+        self._pieces, self._filled, self._until = [], 0, None
 
-    async def _put(self, token: str, number: int, buffer: bytearray, size: int) -> None:
-        data = memoryview(buffer)[:size]
-        prefix = b""
-        async with self._hashing:  # in the order of the parts, which is that of their tasks
-            await self._hash(data)
-            if self._digest is not None:
-                prefix = self._digest.digest()
-                self._digests[number] = self._digest.copy()
+    def _keep(self, piece: memoryview) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        if len(piece) >= _PIECE_BYTES:
+            self._pieces.append(piece)
+        elif isinstance(last, bytearray) and len(last) < _PIECE_BYTES:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece))
+
+    async def _put(self, token: str, number: int, pieces: Sequence[Bytes], size: int, room: int) -> None:
         offset = (number - 1) * self._upload.part_bytes
-        etag = await self._store.put_part(self._upload.key, token, number, offset, data)
-        part = Part(number, size, etag, prefix)
+        async with asyncio.TaskGroup() as both:
+            prefix = both.create_task(self._prefix(number, pieces, size))
+            etag = both.create_task(self._store.put_part(self._upload.key, token, number, offset, *pieces))
+        part = Part(number, size, etag.result(), prefix.result())
         async with self._db.connection() as conn:
             await uploads.record(conn, self._upload, part)
         self.parts[number] = part
         while self._ended + 1 in self.parts:
             self._digests.pop(self._ended, None)
             self._ended += 1
-        self._budget.give(len(buffer))
-        self._held -= len(buffer)
+        self._budget.give(room)
+        self._held -= room
         self._slots.release()
 
-    async def _hash(self, data: memoryview) -> None:
+    async def _prefix(self, number: int, pieces: Sequence[Bytes], size: int) -> bytes:
+        """The digest up to the end of a part; empty when it is not known."""
+        async with self._hashing:  # in the order of the parts, which is that of their tasks
+            await self._hash(pieces, size)
+            if self._digest is None:
+                return b""
+            self._digests[number] = self._digest.copy()
+            return self._digest.digest()
+
+    async def _hash(self, pieces: Sequence[Bytes], size: int) -> None:
         if self._digest is None:
             return
-        if len(data) <= _HASH_HERE_BYTES:
-            self._digest.update(data)
+        if size <= _HASH_HERE_BYTES:
+            _update(self._digest, pieces)
         else:
-            await asyncio.to_thread(self._digest.update, data)
+            await asyncio.to_thread(_update, self._digest, pieces)
 
-    async def _next(self, contents: AsyncIterator[bytes | Trailer]) -> bytes | Trailer | None:
+    async def _next(self, contents: AsyncIterator[Bytes | Trailer]) -> Bytes | Trailer | None:
         """What comes next; None at the end. Raises Unavailable when nothing comes, or too little."""
         until = asyncio.get_running_loop().time() + _SILENCE_SECONDS
         try:
@@ -224,6 +243,11 @@ class Receiving:
                 f"no bytes came for {_SILENCE_SECONDS:g} s, or no part in {_PART_SECONDS:g} s; go on where it ended",
                 1.0,
             ) from None
+
+
+def _update(digest: _Hash, pieces: Sequence[Bytes]) -> None:
+    for piece in pieces:
+        digest.update(piece)
 
 
 def only(errors: ExceptionGroup[Exception]) -> Exception:

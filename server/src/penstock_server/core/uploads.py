@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from penstock_server import telemetry
-from penstock_server.blobs.store import Store
+from penstock_server.blobs.store import Bytes, Store
 from penstock_server.core import beating, wholes
 from penstock_server.core.batches import Batches
 from penstock_server.core.direct import Direct
@@ -106,7 +106,7 @@ class Uploads:
         return await self._direct.plan(artifact, claimed) if self._direct else Plan(artifact, claimed)
 
     async def receive(
-        self, caller: Caller, new: NewUpload, data: bytes, contents: AsyncIterator[bytes | Trailer]
+        self, caller: Caller, new: NewUpload, data: bytes, contents: AsyncIterator[Bytes | Trailer]
     ) -> Artifact:
         """Takes a file: `data`, then what comes. Answers without reading on when the artifact is this one already.
 
@@ -174,7 +174,7 @@ class Uploads:
         stored: Sequence[Part],
         new: NewUpload,
         data: bytes,
-        contents: AsyncIterator[bytes | Trailer],
+        contents: AsyncIterator[Bytes | Trailer],
     ) -> Artifact:
         task = asyncio.current_task()
         assert task is not None

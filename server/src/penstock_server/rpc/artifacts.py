@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from penstock.chunks import chunk_message
 from penstock.v1 import artifacts_pb2 as pb
 from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.uploads import Uploads
@@ -45,7 +46,10 @@ class ArtifactService:
         )
 
     async def upload_artifact(
-        self, caller: Caller, first: pb.UploadArtifactRequest, messages: AsyncIterator[pb.UploadArtifactRequest]
+        self,
+        caller: Caller,
+        first: pb.UploadArtifactRequest,
+        messages: AsyncIterator[pb.UploadArtifactRequest | memoryview],
     ) -> pb.UploadArtifactResponse:
         """Takes a file in chunks."""
         if not first.HasField("header"):
@@ -83,7 +87,7 @@ class ArtifactService:
 
     async def download_artifact(
         self, caller: Caller, request: pb.DownloadArtifactRequest
-    ) -> AsyncIterator[pb.DownloadArtifactResponse]:
+    ) -> AsyncIterator[pb.DownloadArtifactResponse | bytes]:
         """The artifact, then its bytes."""
         found = self._artifacts.download(
             caller, parse_run_id(request.run_id), request.path, request.offset, request.length, request.sha256
@@ -94,7 +98,7 @@ class ArtifactService:
                     yield pb.DownloadArtifactResponse(artifact=message(content))
                     continue
                 for start in range(0, len(content), self._chunk_bytes):
-                    yield pb.DownloadArtifactResponse(chunk=content[start : start + self._chunk_bytes])
+                    yield chunk_message(memoryview(content)[start : start + self._chunk_bytes])
 
     async def locate_artifact(self, caller: Caller, request: pb.LocateArtifactRequest) -> pb.LocateArtifactResponse:
         """Where the bytes can be had."""
@@ -153,10 +157,13 @@ def _outcome(outcome: Artifact | PenstockError) -> pb.UploadArtifactsResponse.Ou
 
 
 async def _contents(
-    messages: AsyncIterator[pb.UploadArtifactRequest],
-) -> AsyncGenerator[bytes | Trailer, None]:
+    messages: AsyncIterator[pb.UploadArtifactRequest | memoryview],
+) -> AsyncGenerator[bytes | memoryview | Trailer, None]:
     """What comes after the header. Raises InvalidArgument."""
     async for each in messages:
+        if isinstance(each, memoryview):
+            yield each
+            continue
         match each.WhichOneof("message"):
             case "chunk":
                 yield each.chunk

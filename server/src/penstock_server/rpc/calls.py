@@ -4,7 +4,9 @@ A handler gets the authorised caller and the parsed request, and knows nothing o
 
     unary            async def get_run(self, caller, request) -> GetRunResponse
     server stream    def watch_runs(self, caller, request) -> AsyncIterator[WatchRunsResponse]
+                     or of bytes that are such a message already
     client stream    async def upload_artifact(self, caller, first, messages) -> UploadArtifactResponse
+                     of the messages those that are but a chunk of bytes come as that: a memoryview
     both stream      async def stream_metrics(self, caller, first, messages, send) -> None
 """
 
@@ -24,6 +26,7 @@ import structlog
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from penstock.chunks import chunk_in
 from penstock_server import telemetry
 from penstock_server.core.access import Access
 from penstock_server.model.access import DEFAULT_WORKSPACE, Caller
@@ -76,7 +79,7 @@ class Method:
 
         async def work() -> None:
             request = self._parse(raw)
-            responses: AsyncIterator[Message] = self.handler(await self._caller(context, request), request)
+            responses: AsyncIterator[Message | bytes] = self.handler(await self._caller(context, request), request)
             async with aclosing(responses):  # type: ignore[type-var]  # handlers are generators
                 async for response in responses:
                     await _write(context, self._serialise(response))
@@ -87,8 +90,8 @@ class Method:
         """Serves a stream of requests with one response. The first request says what is asked for."""
 
         async def work() -> bytes:
-            async with aclosing(self._messages(raws)) as messages:
-                first = await _first(messages)
+            first = self._parse(await _first(raws))
+            async with aclosing(self._messages(raws, chunks=True)) as messages:
                 return self._serialise(await self.handler(await self._caller(context, first), first, messages))
 
         return await self._around(context, work)
@@ -97,8 +100,8 @@ class Method:
         """Serves a stream of requests with a stream of responses. The first request says what is asked for."""
 
         async def work() -> None:
+            first = self._parse(await _first(raws))
             messages = self._messages(raws)
-            first = await _first(messages)
             one_at_a_time = asyncio.Lock()
 
             async def send(response: Message) -> None:
@@ -133,9 +136,10 @@ class Method:
             finally:
                 telemetry.requests.labels(self.descriptor.full_name, status.name).inc()
 
-    async def _messages(self, raws: AsyncIterator[bytes]) -> AsyncGenerator[Message, None]:
+    async def _messages(self, raws: AsyncIterator[bytes], *, chunks: bool = False) -> AsyncGenerator[Any, None]:
         async for raw in raws:
-            yield self._parse(raw)
+            chunk = chunk_in(raw) if chunks and len(raw) <= self.max_message_bytes else None
+            yield self._parse(raw) if chunk is None else chunk
 
     async def _caller(self, context: Context, request: Message) -> Caller:
         workspace = _text(context, "penstock-workspace") or DEFAULT_WORKSPACE
@@ -157,8 +161,8 @@ class Method:
             name = self.descriptor.input_type.full_name
             raise InvalidArgument("request", f"the bytes are no message {name}; is its text UTF-8?") from None
 
-    def _serialise(self, response: Message) -> bytes:
-        raw = response.SerializeToString()
+    def _serialise(self, response: Message | bytes) -> bytes:
+        raw = response if isinstance(response, bytes) else response.SerializeToString()
         if len(raw) > self.max_message_bytes:
             raise InvalidArgument(
                 "request",
@@ -191,8 +195,8 @@ async def _fail(context: Context, request_id: str, error: Exception) -> NoReturn
     raise AssertionError  # abort raises
 
 
-async def _first(messages: AsyncIterator[Message]) -> Message:
-    first = await anext(messages, None)
+async def _first(raws: AsyncIterator[bytes]) -> bytes:
+    first = await anext(aiter(raws), None)
     if first is None:
         raise InvalidArgument("request", "the stream ended before its first message")
     return first
