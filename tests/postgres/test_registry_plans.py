@@ -26,7 +26,8 @@ SELECT id, 1, 'owner', 'owner-' || id % 400 FROM registered_models;
 INSERT INTO model_versions (model_id, workspace_id, version, run_id, source, status, stage, created_by, created_ms,
                             updated_ms)
 SELECT m.id, 1, v, md5(m.id || '/' || v)::uuid, 's3://' || m.name || '/' || v, 2,
-       CASE WHEN v = 5 THEN 3 WHEN v = 1 AND m.id % 80 = 0 THEN 2 ELSE 1 END, 'ann', m.id * 31 % 4000, v * 4000 + m.id * 7919 % 4000
+       CASE WHEN v = 5 THEN 3 WHEN v = 1 AND m.id % 80 = 0 THEN 2 ELSE 1 END, 'ann',
+       m.id * 31 % 4000, v * 4000 + m.id * 7919 % 4000
 FROM registered_models m, generate_series(1, 5) v;
 INSERT INTO model_version_tags (version_id, workspace_id, key, value)
 SELECT id, 1, k, k || id % 400 FROM model_versions, unnest(ARRAY['dataset', 'note']) k;

@@ -39,9 +39,15 @@ def whole_pattern(pattern: str) -> bool:
     return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 0
 
 
-def fields(schema: Schema, keys: st.SearchStrategy[str]) -> st.SearchStrategy[Field]:
-    keyed = sorted({entity for entity in schema.entities.values() if entity is not Entity.ATTRIBUTE}, key=str)
-    attributes = [Field(Entity.ATTRIBUTE, name, kind) for name, kind in schema.attributes.items()]
+def fields(schema: Schema, keys: st.SearchStrategy[str], *, sortable: bool = False) -> st.SearchStrategy[Field]:
+    """Any field of a noun; with `sortable` of those that it is sorted by."""
+    entities = schema.sortable if sortable else set(schema.entities.values())
+    keyed = sorted(entities - {Entity.ATTRIBUTE}, key=str)
+    attributes = [
+        Field(Entity.ATTRIBUTE, name, kind)
+        for name, kind in schema.attributes.items()
+        if not (sortable and name in schema.many)
+    ]
     types = {Entity.METRIC: Type.NUMBER, Entity.PARAM: Type.TEXT, Entity.TAG: Type.TEXT}
     return st.one_of(
         *(keys.map(lambda key, entity=entity: Field(entity, key, types[entity])) for entity in keyed),
@@ -105,11 +111,7 @@ def conditions(
 
 
 def orders(schema: Schema, keys: st.SearchStrategy[str]) -> st.SearchStrategy[tuple[Order, ...]]:
-    several = {(Entity.ATTRIBUTE, name) for name in schema.many}
-    sortable = fields(schema, keys).filter(
-        lambda each: each.entity in schema.sortable and (each.entity, each.key) not in several
-    )
-    item = st.builds(Order, sortable, st.booleans())
+    item = st.builds(Order, fields(schema, keys, sortable=True), st.booleans())
     return st.lists(item, max_size=3, unique_by=lambda each: each.field).map(tuple)
 
 
