@@ -8,19 +8,26 @@ from typing import Any
 
 import grpc
 import pytest
-from failing_calls import FAILURES, INVALID, MISSING, Failure, World, fail
+from failing_calls import FAILURES as OTHERS
+from failing_calls import INVALID, MISSING, Failure, World, fail
+from failing_registry_calls import MODEL, REGISTRY_FAILURES
 from writers import Conversation
 
 from penstock.v1 import artifacts_pb2 as ar
 from penstock.v1 import experiments_pb2 as ex
 from penstock.v1 import metrics_pb2 as me
+from penstock.v1 import registry_pb2 as rg
 from penstock.v1 import runs_pb2 as ru
 from penstock.v1.artifacts_pb2_grpc import ArtifactServiceStub
 from penstock.v1.experiments_pb2_grpc import ExperimentServiceStub
 from penstock.v1.metrics_pb2_grpc import MetricServiceStub
+from penstock.v1.registry_pb2_grpc import RegistryServiceStub
 from penstock.v1.runs_pb2_grpc import RunServiceStub
 from penstock_server.rpc.server import SERVICES
 from servers import ServerProcess
+
+FAILURES = [*OTHERS, *REGISTRY_FAILURES]
+STUBS = (ExperimentServiceStub, RunServiceStub, MetricServiceStub, ArtifactServiceStub, RegistryServiceStub)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +46,14 @@ def world(
     artifact = ar.UploadHeader(run_id=made.run, path="dir/file", sha256=hashlib.sha256().digest())
     ArtifactServiceStub(channel).UploadArtifact(iter([ar.UploadArtifactRequest(header=artifact)]))
     metrics.LogBatch(me.LogBatchRequest(run_id=made.run, metrics=[me.Metric(name="there", value=1, step=1)]))
+    version = rg.CreateModelVersionRequest(name=MODEL, source="s3://bucket/model", create_model=True)
+    RegistryServiceStub(channel).CreateModelVersion(version)
     return made
 
 
 @pytest.fixture(scope="module")
 def methods(channel: grpc.Channel) -> dict[str, Any]:
-    stubs = [stub(channel) for stub in (ExperimentServiceStub, RunServiceStub, MetricServiceStub, ArtifactServiceStub)]
-    return {name: method for stub in stubs for name, method in vars(stub).items()}
+    return {name: method for stub in STUBS for name, method in vars(stub(channel)).items()}
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=[f"{n}-{failure[0]}" for n, failure in enumerate(FAILURES)])
