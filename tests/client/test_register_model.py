@@ -129,7 +129,7 @@ def test_an_answer_that_is_lost_makes_no_second_version(
     made: list[penstock.ModelVersion] = []
     with (
         closing(Proxy(server.grpc_address)) as network,
-        penstock.start_run("models", url=network.address, pace=QUICK) as run,
+        penstock.start_run("models", url=network.address) as run,
     ):
         run.log_text("x", "model")
         eventually(lambda: not run.unsent)
@@ -140,7 +140,7 @@ def test_an_answer_that_is_lost_makes_no_second_version(
         network.refuse()
         network.cut(reset=True)
         refused = network.accepted
-        eventually(lambda: network.accepted > refused + 20)  # by then gRPC's own tries are over
+        eventually(lambda: network.accepted > refused + 11)  # by then gRPC's own tries are over
         network.clear()
         registering.join(60)
     assert [each.version for each in made] == [1]
