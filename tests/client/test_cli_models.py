@@ -1,0 +1,194 @@
+"""`penstock models`, against a real server."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+import penstock
+from penstock.cli import main
+from penstock.cli.arguments import parser
+from servers import ServerProcess
+
+
+@pytest.fixture
+def name() -> str:
+    return f"iris-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def run_id(client: penstock.Client) -> str:
+    run = client.create_run(f"models {uuid.uuid4().hex}")
+    client.log_batch(run.id, {"acc": 0.9}, step=1)
+    client.upload_artifact(run.id, b"a model", "model/weights.bin")
+    return run.id
+
+
+@pytest.fixture
+def models(server: ServerProcess, capsys: pytest.CaptureFixture[str]):
+    """Runs a command; returns what it printed, and what it said."""
+
+    def call(*args: object, code: int = 0) -> tuple[str, str]:
+        assert main(["models", *map(str, args), "--url", server.grpc_address]) == code
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def ann(monkeypatch: pytest.MonkeyPatch, models):
+    """The same command, typed by another."""
+
+    def call(*args: object, code: int = 0) -> tuple[str, str]:
+        with monkeypatch.context() as environment:
+            environment.setenv("PENSTOCK_USER", "ann")
+            return models(*args, code=code)
+
+    return call
+
+
+def test_from_register_to_history(models, ann, name: str, run_id: str) -> None:
+    assert models("register", name, run_id[:12], "model", "--tag", "team=vision") == (f"{name}/1\n", "")
+    assert (
+        models("register", name, "--source", "s3://elsewhere/model", "--description", "of others")[0] == f"{name}/2\n"
+    )
+    assert models("alias", f"{name}/1", "champion")[1] == f"{name}@champion names version 1\n"
+    told = f"{name}@champion names version 2 (before: version 1)\n"
+    assert ann("alias", f"models:/{name}/2", "champion", "--expected", 1)[1] == told
+    assert "ann moved it at" in models("alias", f"{name}/1", "champion", "--expected", 1, code=1)[1]
+    told = f"version 1 of '{name}' is in Production\n"
+    assert models("stage", f"{name}/1", "production", "--archive-others")[1] == told
+
+    out, err = models("list", "--filter", f"name = '{name}'")
+    assert err == ""
+    heading, line = out.splitlines()
+    assert heading.split() == ["MODEL", "VERSION", "ALIASES", "STAGES", "CHANGED", "TAGS"]
+    assert line.split()[:4] == [name, "2", "champion=2", "Production=1"]
+    (line,) = models("list", "--filter", f"name = '{name}'", "--json")[0].splitlines()
+    assert json.loads(line)["aliases"] == {"champion": 2}
+
+    out = models("show", name)[0]
+    (heading, *lines) = out.partition("\n\n")[2].splitlines()
+    assert heading.split() == ["VERSION", "STATUS", "STAGE", "ALIASES", "RUN", "MADE", "BY"]
+    assert [line.split()[:3] for line in lines] == [["2", "ready", "None"], ["1", "ready", "Production"]]
+    assert run_id in lines[1]
+    assert "s3://elsewhere/model" in lines[0]
+    assert [each["version"] for each in json.loads(models("show", name, "--json")[0])["versions"]] == [2, 1]
+    out = models("show", f"{name}/Production")[0]
+    for shown in (f"runs:/{run_id}/model", "team=vision", "Production", "ready"):
+        assert shown in out
+    assert json.loads(models("show", f"{name}@champion", "--json")[0])["description"] == "of others"
+
+    heading, *lines = models("history", name)[0].splitlines()
+    assert heading.split() == ["EVENT", "WHEN", "WHO", "MODEL", "WHAT", "CHANGE"]
+    assert len(lines) == 7
+    (line,) = [each for each in lines if " ann " in each]
+    assert line.endswith("alias set champion  version: 1 → 2")
+    assert models("history", name, "--limit", 2)[1] == "(the latest 2; more with --limit)\n"
+    lines = models("history", f"{name}/1", "--kind", "alias_set", "--json")[0].splitlines()
+    assert [(each["kind"], each["version"]) for each in map(json.loads, lines)] == [("alias_set", 1)]
+
+    told = f"{name}@champion names nothing (before: version 2)\n"
+    assert models("alias", name, "champion", "--delete")[1] == told
+    assert models("delete", f"{name}/2")[1] == f"{name}/2: deleted\n"
+    assert len(models("history", f"{name}/2")[0].splitlines()) > 1
+    assert models("delete", name, "--whole")[1] == f"{name}: deleted with all its versions\n"
+    assert "does not exist" in models("show", name, code=1)[1]
+
+
+def test_promotion_and_approval(client: penstock.Client, models, ann, name: str, run_id: str) -> None:
+    models("register", name, run_id, "model")
+    gates = ("--gate", "metrics.acc >= 0.8", "--gate", "metrics.acc >= champion.metrics.acc")
+    out, err = models("promote", f"{name}/1", "--alias", "champion", *gates, "--dry-run")
+    assert err == f"version 1 of '{name}' could get to @champion; nothing is moved\n"
+    assert [line.split()[0] for line in out.splitlines()] == ["GATE", "passed", "passed"]
+    assert "metrics.acc = 0.9" in out
+    assert models("promote", f"{name}/1", "--alias", "champion", *gates)[1] == f"version 1 of '{name}' is @champion\n"
+    out, err = models("promote", f"{name}@champion", "--stage", "staging", "--gate", "metrics.f1 > 0", code=1)
+    assert out.splitlines()[1].split()[:4] == ["FAILED", "metrics.f1", ">", "0"]
+    assert err == f"penstock: version 1 of '{name}' does not get to Staging: 1 of 1 gates failed\n"
+
+    client.registry.set_policy(name, stage="Production", gates=["metrics.acc > 0.5"], approvals=1)
+    assert "guarded" in models("stage", f"{name}/1", "Production", code=1)[1]
+    out, _ = models("request", f"{name}/1", "--stage", "production", "--comment", "it is good")
+    asked = out.splitlines()[-1]
+    assert asked.endswith(f": version 1 of '{name}' to Production: pending, 0 of 1 approvals")
+    shown = models("show", name)[0]
+    assert "metrics.acc > 0.5" in shown
+    assert "pending, 0 of 1 approvals" in shown
+    assert models("approve", name, code=1)[1].startswith("penstock: ")  # one's own
+    assert ann("approve", name)[0].endswith("promoted, 1 of 1 approvals\n")
+    assert "no promotion waits" in ann("approve", name, code=1)[1]
+    models("register", name, run_id)
+    number = models("request", f"{name}/2", "--stage", "Production")[0].splitlines()[-1].split()[1].rstrip(":")
+    assert "rejected" in ann("reject", name, number, "--comment", "no")[0]
+
+
+def test_what_happens_is_printed_as_it_does(
+    client: penstock.Client, server: ServerProcess, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    from penstock.cli import models as commands
+
+    client.registry.create_model(name)
+    (first,) = client.registry.events(name)
+    for _ in range(2):
+        client.registry.create_version(name, source="s3://elsewhere")
+    args = ["models", "watch", name, "--after", str(first.id), "--url", server.grpc_address]
+    told = []
+
+    class Enough(Exception):
+        pass
+
+    def until_two(*values: object, **more: object) -> None:
+        told.append(values[0])
+        if len(told) == 2:
+            raise Enough
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "print", until_two, raising=False)
+        with pytest.raises(Enough):
+            main(args)
+    assert [str(each).split()[4:6] for each in told] == [[f"{name}/1", "version"], [f"{name}/2", "version"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("show", "none"), "does not exist"),
+        (("show", "none/3"), "does not exist"),
+        (("show", "none/x"), "names no version"),
+        (("promote", "NAME", "--alias", "champion"), "names no version: write"),
+        (("promote", "NAME/1", "--alias", "latest"), "latest"),
+        (("promote", "NAME/1", "--stage", "shop"), "is not one of None, Staging, Production, Archived"),
+        (("promote", "NAME/1", "--alias", "a", "--gate", "acc >>"), "at position"),
+        (("stage", "NAME/1", "shop"), "is not one of"),
+        (("alias", "NAME/1", "v3"), "would be taken for a version"),
+        (("alias", "NAME", "nobody", "--delete"), "does not exist"),
+        (("approve", "NAME"), "no promotion waits"),
+        (("approve", "NAME", "1000000"), "does not exist"),
+        (("register", "NAME"), "name the RUN"),
+        (("register", "NAME", "0" * 32), "does not exist"),
+        (("register", "NAME", "--source", "s3://x", "--tag", "x"), "is no tag"),
+        (("history", "NAME", "--kind", "x"), "is no kind of event"),
+        (("delete", "NAME"), "names no version"),
+        (("list", "--filter", "nonsense"), "at position"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(
+    client: penstock.Client, models, name: str, args: tuple[str, ...], told: str
+) -> None:
+    client.registry.create_version(name, source="s3://elsewhere", create_model=True)
+    _, error = models(*(each.replace("NAME", name) for each in args), code=1)
+    assert error.startswith("penstock: ")
+    assert told in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_promotion_leads_to_one_place(capsys: pytest.CaptureFixture[str]) -> None:
+    for where in ([], ["--alias", "a", "--stage", "Staging"]):
+        with pytest.raises(SystemExit):
+            parser().parse_args(["models", "promote", "iris/1", *where])
+    assert "--alias" in capsys.readouterr().err
