@@ -315,12 +315,21 @@ def write_file(uri: str, source: Source, effort: Effort, progress: Callable[[int
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_nlink > 1 or path.parent.name != _UPLOADS:
             raise ServerError("the server names a file for the bytes that is not one that it has just made for them")
+        lock = threading.Lock()
         done = 0
-        for chunk in source.chunks():
+
+        def write(chunk: tuple[int, bytes]) -> None:
+            nonlocal done
             effort.check()
-            view = memoryview(chunk)
-            while view:
-                view = view[file.write(view) :]
-            done += len(chunk)
-            progress(done)
+            at, data = chunk
+            view = memoryview(data)
+            with lock:
+                file.seek(at)
+                while view:
+                    view = view[file.write(view) :]
+                done += len(data)
+                progress(done)
+
+        chunks = ((at, source.read(at, min(CHUNK, source.size - at))) for at in range(0, source.size, CHUNK))
+        in_parallel(write, chunks, 2, effort)  # one writes while the other reads and hashes
         os.fsync(file.fileno())

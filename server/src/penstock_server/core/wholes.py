@@ -49,11 +49,17 @@ async def complete(store: Store, upload: Upload, token: str | None, size: int, p
 
 
 async def read_digest(store: Store, upload: Upload, size: int) -> bytes:
-    """Of what is in the store."""
+    """Of what is in the store. A chunk is hashed while the next one is read."""
     digest = hashlib.sha256()
+    loop = asyncio.get_running_loop()
+    hashing: asyncio.Future[None] | None = None
     async with aclosing(store.read(upload.key, 0, size)) as chunks:  # type: ignore[type-var]
         async for chunk in chunks:
-            await asyncio.to_thread(digest.update, chunk)
+            if hashing is not None:
+                await hashing
+            hashing = loop.run_in_executor(None, digest.update, chunk)
+    if hashing is not None:
+        await hashing
     return digest.digest()
 
 
