@@ -39,6 +39,7 @@ def main() -> None:
 To look further:
   make run ARGS="--data-dir {DATA}"      starts the server on it again; then, in another terminal:
   .venv/bin/penstock runs list --experiment digits
+  .venv/bin/penstock models show digits
   make bench                                     what the server can take when no training holds it up""")
 
 
@@ -63,8 +64,24 @@ def show(client: penstock.Client, seconds: float) -> None:
     first = model.predict(load_digits().data[:1] / 16)[0]
     print(f"\nThe model, downloaded again, says that the first digit is a {first}.")
 
+    register(client, best)
+
     points = sum(metric.count for run in runs for metric in run.metrics.values())
     print(f"\n{points:,} points were committed in the {seconds:.1f} s that training took.")
+
+
+def register(client: penstock.Client, run: penstock.Run) -> None:
+    """Registers the model of a run, and makes it the champion, if it is good enough."""
+    version = client.registry.create_version("digits", run.id, "model", create_model=True)
+    gates = ["metrics.`accuracy/test` >= 0.9", "metrics.`accuracy/test` >= champion.metrics.`accuracy/test`"]
+    result = client.registry.promote("digits", version.version, alias="champion", gates=gates)
+    print(f"\nIt is registered as version {version.version} of the model digits. To be its champion, it must pass:\n")
+    for gate in result.gates:
+        values = ", ".join(value.value or "none" for value in gate.values)
+        print(f"{'passed' if gate.passed else 'failed':<7} {gate.gate}  ({gate.reason or values})")
+    if result:
+        champion = client.registry.resolve("models:/digits@champion")
+        print(f"\nmodels:/digits@champion is version {champion.version} now, from {champion.source}")
 
 
 @contextlib.contextmanager
