@@ -86,7 +86,7 @@ def test_from_register_to_history(models, ann, name: str, run_id: str) -> None:
     assert heading.split() == ["EVENT", "WHEN", "WHO", "MODEL", "WHAT", "CHANGE"]
     assert len(lines) == 7
     (line,) = [each for each in lines if " ann " in each]
-    assert line.endswith("alias set champion  version: 1 → 2")
+    assert "  alias set champion    version: 1 → 2" in line
     assert models("history", name, "--limit", 2)[1] == "(the latest 2; more with --limit)\n"
     lines = models("history", f"{name}/1", "--kind", "alias_set", "--json")[0].splitlines()
     assert [(each["kind"], each["version"]) for each in map(json.loads, lines)] == [("alias_set", 1)]

@@ -229,7 +229,7 @@ def test_a_status_prints_its_name() -> None:
 
 def test_what_calls_take_and_give_can_be_named() -> None:
     assert all(getattr(penstock, name).__name__.endswith(name) for name in penstock.__all__)
-    assert {"Artifact", "Point", "Rejection", "View"} <= set(penstock.__all__)
+    assert {"Artifact", "ModelVersion", "Point", "PromotionResult", "Rejection", "View"} <= set(penstock.__all__)
 
 
 def test_both_clients_have_the_same_calls() -> None:
@@ -239,6 +239,7 @@ def test_both_clients_have_the_same_calls() -> None:
     assert blocking == coroutine
     for name in blocking:
         assert getattr(penstock.Client, name).__doc__, f"{name} is not described"
+    assert "registry" in blocking
     transfers = {name for name in blocking if "artifact" in name}
     assert transfers == {
         "delete_artifact",

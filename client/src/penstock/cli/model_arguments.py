@@ -24,7 +24,7 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
     register.add_argument("name", metavar="NAME", help="the model's")
     register.add_argument("run", metavar="RUN", nargs="?", default="", help=_RUN)
     register.add_argument("path", metavar="PATH", nargs="?", default="", help="of its files (default: all of them)")
-    register.add_argument("--source", default="", metavar="URI", help="instead of a run: where the files are")
+    register.add_argument("--source", default="", metavar="URI", help="where the files are, if not in a run")
     register.add_argument("--description", default="", metavar="TEXT", help="of the version")
     register.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="of the version; repeatable")
 

@@ -76,8 +76,8 @@ def show(args: argparse.Namespace) -> None:
 
 def register(args: argparse.Namespace) -> None:
     """Makes a version, and prints what names it."""
-    if bool(args.run) == bool(args.source):
-        raise ValueError("name the RUN that the model comes from, or its --source: one of them")
+    if not args.run and not args.source:
+        raise ValueError("name the RUN that the model comes from, or its --source")
     tags = dict(_pair(each) for each in args.tag)
     with Client(args.url) as client:
         made = client.registry.create_version(
@@ -312,10 +312,11 @@ def _event_row(event: RegistryEvent) -> list[str]:
 
 def _change(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     told = []
-    for key in dict.fromkeys((*before, *after)):
+    keys = {*before, *after}
+    for key in sorted(keys - {"run_id"} if "version" in keys else keys):
         old, new = (_short(values.get(key, "")) for values in (before, after))
         if old != new:
-            told.append(f"{key}: {old} → {new}" if old else f"{key}: {new}")
+            told.append(f"{key}: {old} → {new or 'none'}" if old else f"{key}: {new}")
     return "; ".join(told)
 
 
