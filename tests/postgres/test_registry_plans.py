@@ -79,9 +79,9 @@ Asked = tuple[str, list[str], set[str]]
 VERSIONS: list[Asked] = [
     ("", [], {NEWEST}),
     ("", ["creation_time DESC"], {"model_versions_created"}),
-    ("", ["name", "version DESC"], {BY_NAME, "model_versions_model_id_version_key"}),
-    ("name = 'team-7-model-7'", [], {BY_NAME, "model_versions_model_id_version_key"}),
-    ("name LIKE 'team-7-%'", ["name"], {BY_NAME, "model_versions_model_id_version_key"}),
+    ("", ["name", "version DESC"], {BY_NAME}),
+    ("name = 'team-7-model-7'", [], {BY_NAME}),
+    ("name LIKE 'team-7-%'", ["name"], {BY_NAME}),
     ("tags.dataset = 'dataset7'", [], {"model_version_tags_search", "model_versions_pkey"}),
     ("run_id = '{run}'", [], {"model_versions_run"}),
     ("source = 's3://team-7-model-7/3'", [], {"model_versions_source"}),

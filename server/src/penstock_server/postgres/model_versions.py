@@ -120,12 +120,14 @@ async def resolve(conn: Connection, workspace_id: WorkspaceId, ref: Ref) -> Mode
     return None if row is None else _version(row)
 
 
+# By the index of stages, however many versions a model has.
 _LATEST = f"""
 SELECT {_FIELDS}
-  FROM (SELECT DISTINCT ON (model_id, stage) id FROM model_versions
-         WHERE model_id = ANY($2) ORDER BY model_id, stage, version DESC) newest
-  JOIN model_versions v USING (id) JOIN registered_models m ON m.id = v.model_id
- WHERE v.workspace_id = $1 ORDER BY v.model_id, v.stage
+  FROM unnest($2::bigint[]) AS wanted (id) JOIN registered_models m USING (id)
+ CROSS JOIN generate_series(1, 4) AS s (stage)
+ CROSS JOIN LATERAL (SELECT * FROM model_versions
+                      WHERE model_id = m.id AND stage = s.stage ORDER BY version DESC LIMIT 1) v
+ WHERE m.workspace_id = $1 ORDER BY m.id, v.stage
 """  # noqa: S608  # only constants are put together
 
 

@@ -48,6 +48,7 @@ CREATE INDEX model_versions_newest ON model_versions (workspace_id, updated_ms D
 CREATE INDEX model_versions_created ON model_versions (workspace_id, created_ms DESC, id DESC);
 CREATE INDEX model_versions_run ON model_versions (workspace_id, run_id) WHERE run_id IS NOT NULL;
 CREATE INDEX model_versions_stage ON model_versions (workspace_id, stage, updated_ms DESC, id DESC) WHERE stage <> 1;
+CREATE INDEX model_versions_latest ON model_versions (model_id, stage, version DESC);
 CREATE INDEX model_versions_source ON model_versions (workspace_id, left(source, 128) COLLATE "C");
 
 CREATE TABLE model_version_tags (
