@@ -127,6 +127,18 @@ def test_promotion_and_approval(client: penstock.Client, models, ann, name: str,
     assert "rejected" in ann("reject", name, number, "--comment", "no")[0]
 
 
+def test_what_a_version_stands_on_is_deleted_by_force_only(
+    server: ServerProcess, models, name: str, run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models("register", name, run_id, "model")
+    for command in (["artifacts", "rm", run_id, "model/weights.bin"], ["runs", "delete", run_id]):
+        assert main([*command, "--url", server.grpc_address]) == 1
+        assert f"{name} version 1" in capsys.readouterr().err
+        assert main([*command, "--force", "--url", server.grpc_address]) == 0
+    capsys.readouterr()
+    assert models("history", name, "--kind", "source_deleted")[0].count("source deleted") == 2
+
+
 def test_what_happens_is_printed_as_it_does(
     client: penstock.Client, server: ServerProcess, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -127,7 +127,7 @@ class Registry(_RegistryCalls):
     ) -> ModelVersion:
         """Wait until an alias names another version, and return that version. The server tells; nothing is polled.
 
-        While the server is away, it waits for it.
+        Once it has begun, it waits for a server that is away, too.
 
         Args:
             name: the model.
@@ -140,6 +140,7 @@ class Registry(_RegistryCalls):
 
         Raises:
             errors.TimedOut: it has not happened in time.
+            errors.Unavailable: there was no server for a minute when it was to begin.
             errors.NotFound: there is no such model, or no more.
         """
         waiting = Waiting(name, alias, stage, version, other_than, timeout)

@@ -214,13 +214,18 @@ class Waiting(Watching):
             raise ValueError("give alias= or stage=, not both")
         if version is not None and other_than is not None:
             raise ValueError("give version= or other_than=, not both")
-        super().__init__([name], patience=None, timeout=timeout)
+        super().__init__([name], timeout=timeout)
         self._name = name
         self._alias = alias
         self._stage = None if stage is None else ModelStage.of(stage)
         self._version = version
         self._other_than = other_than
         self._named = 0
+
+    def advanced(self) -> None:
+        """There is a server: from here on it is waited for, however long it is away."""
+        super().advanced()
+        self._patience = None
 
     def concerns(self, event: RegistryEvent | None) -> bool:
         """Whether it is time to look. None: the watch has begun, or begun anew."""

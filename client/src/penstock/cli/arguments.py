@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     rm = artifacts.add_parser("rm", parents=[common], help="delete a file, or a directory with all in it")
     rm.add_argument("run", metavar="RUN", help=_RUN)
     rm.add_argument("path", metavar="PATH", help="where in the run")
+    rm.add_argument("--force", action="store_true", help="though versions of registered models stand on it")
     rm.set_defaults(command="artifacts_rm")
 
     models = _noun(nouns, "models", "the registry: models, their versions, aliases and stages")

@@ -104,7 +104,7 @@ def put(args: argparse.Namespace) -> None:
 def rm(args: argparse.Namespace) -> None:
     """Deletes a file or directory."""
     with Client(args.url) as client:
-        deleted = client.delete_artifact(references.run_id(client, args.run), args.path)
+        deleted = client.delete_artifact(references.run_id(client, args.run), args.path, force=args.force)
     print(f"{count_of(deleted, 'file')} deleted", file=sys.stderr)
 
 

@@ -214,6 +214,7 @@ def delete(args: argparse.Namespace) -> None:
 def watch(args: argparse.Namespace) -> None:
     """Events, as they come."""
     with Client(args.url) as client:
+        client.registry.events(limit=1)  # where there is no server, this tells; later, it is waited for
         for event in client.registry.watch(args.names, args.kind, args.key, after=args.after, patience=None):
             print(_json(event) if args.json else table([], [_event_row(event)]), flush=True)
 
