@@ -22,8 +22,8 @@ from penstock_server.postgres.listener import Listener
 MOST_NAMES = 1_000
 
 _KEY_LIMIT = max(255, TAG_KEY_LIMIT)
-# Read at once for one watcher.
-_PAGE = 500
+# Read at once for one watcher. Values of tags can be long.
+_PAGE = 100
 # While nothing that is watched happens, a watcher is told how far it is no oftener than this, in seconds.
 _SYNCED_SECONDS = 10.0
 

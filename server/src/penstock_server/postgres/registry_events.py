@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 
 from penstock_server.model.access import Caller, WorkspaceId
+from penstock_server.model.limits import INT64_MAX
 from penstock_server.model.registry import Event, EventKind, Happening, ModelId
 from penstock_server.postgres.database import Connection, Row
 
@@ -135,7 +136,7 @@ SELECT {fields} FROM registry_events
    AND ($3 = 0 OR version = $3)
    AND ($4::smallint[] IS NULL OR kind = ANY($4))
    AND ($5 = '' OR key = $5)
-   AND ($6::bigint IS NULL OR id {behind} $6)
+   AND id {behind} $6
  ORDER BY id {order} LIMIT $7
 """
 _OF_ALL = "$2::text IS NULL"
@@ -156,6 +157,8 @@ async def listed(
     behind: int | None = None,
 ) -> list[Event]:
     """Events of a model, of all models that were called so (text), or of all (None), behind an id in that order."""
+    if behind is None:
+        behind = 0 if oldest_first else INT64_MAX
     of = _OF_ALL if model is None else _OF_THE_NAME if isinstance(model, str) else _OF_THE_MODEL
     query = _LIST.format(
         fields=_FIELDS, of=of, behind=">" if oldest_first else "<", order="ASC" if oldest_first else "DESC"
