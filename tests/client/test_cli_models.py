@@ -123,6 +123,12 @@ def test_promotion_and_approval(client: penstock.Client, models, ann, name: str,
     assert ann("approve", name)[0].endswith("promoted, 1 of 1 approvals\n")
     assert "no promotion waits" in ann("approve", name, code=1)[1]
     models("register", name, run_id)
+    lines = models("history", name)[0].splitlines()
+    assert [line.partition("gates: ")[2] for line in lines if "gates: " in line] == [
+        "metrics.acc > 0.5; promotion_id: " + asked.split()[1].rstrip(":"),
+        "metrics.acc > 0.5",
+        "metrics.acc >= 0.8; metrics.acc >= champion.metrics.acc",
+    ]
     number = models("request", f"{name}/2", "--stage", "Production")[0].splitlines()[-1].split()[1].rstrip(":")
     assert "rejected" in ann("reject", name, number, "--comment", "no")[0]
 

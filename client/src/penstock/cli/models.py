@@ -314,11 +314,22 @@ def _event_row(event: RegistryEvent) -> list[str]:
 def _change(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     told = []
     keys = {*before, *after}
-    for key in sorted(keys - {"run_id"} if "version" in keys else keys):
-        old, new = (_short(values.get(key, "")) for values in (before, after))
+    if keys & {"source", "version"}:
+        keys -= {"path", "run_id"}  # which these tell
+    for key in sorted(keys):
+        old, new = (
+            _short(_gates(value) if key == "gates" else value) for value in (before.get(key, ""), after.get(key, ""))
+        )
         if old != new:
             told.append(f"{key}: {old} → {new or 'none'}" if old else f"{key}: {new}")
     return "; ".join(told)
+
+
+def _gates(told: str) -> str:
+    """Those of an event, without what came of them."""
+    if not told:
+        return ""
+    return "; ".join(str(gate["gate"] if isinstance(gate, dict) else gate) for gate in json.loads(told))
 
 
 def _show_gates(gates: list[GateResult]) -> None:
