@@ -1,12 +1,12 @@
 """How quickly artifacts go up and down, beside the same bytes without the service: by `cp`, or aiobotocore's multipart.
 
-    python -m benchmarks.artifacts [--mib 2048] [--files 10000] [--stores local direct s3]
+    python -m benchmarks.artifacts [--mib 2048] [--files 10000] [--stores local local-direct s3 s3-direct]
 
 Client, server, PostgreSQL and the store share the machine. The limit is measured before and after, in the same run, and
 does what the service has to do: a copy on the disk ends with fsync, a download from S3 is written to a file. S3 is
-`rclone serve s3`, on a directory. `direct` is a directory that the client itself writes and reads. Memory that a
-virtual machine has never given out costs its first user more than a copy does: it is touched before. Not measured: a
-network.
+`rclone serve s3`, on a directory. With `-direct` the client itself writes and reads the directory, or sends to S3 and
+receives from there. Memory that a virtual machine has never given out costs its first user more than a copy does: it is
+touched before. Not measured: a network.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ import penstock
 from benchmarks.ingest import child
 from benchmarks.serving import Server, median, server
 
+STORES = ["local", "local-direct", "s3", "s3-direct"]
 PART = 8 << 20
 PARALLEL = 4
 SMALL = 4096
@@ -92,9 +93,10 @@ class Local:
 class S3:
     """The limit of a store that speaks S3: aiobotocore, parts in parallel, from and to a file."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, mode: str) -> None:
         self.endpoint = endpoint
-        self.options = ["--artifacts-root", "s3://bench/artifacts", "--s3-endpoint", endpoint]
+        root = ["--artifacts-root", f"s3://bench/{mode}", "--artifacts-mode", mode]
+        self.options = [*root, "--s3-endpoint", endpoint]
 
     def upload(self, source: Path) -> None:
         """A large file."""
@@ -319,7 +321,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.artifacts", description=__doc__)
     parser.add_argument("--mib", type=int, default=2048, help="of the large file")
     parser.add_argument("--files", type=int, default=10_000, help="how many small ones")
-    parser.add_argument("--stores", nargs="+", choices=["local", "direct", "s3"], default=["local", "direct", "s3"])
+    parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     parser.add_argument("--only", choices=["large", "small", "ingest"])
     arguments = parser.parse_args()
     os.environ.update(KEYS)
@@ -331,7 +333,9 @@ def main() -> None:
                 file.write(os.urandom(8 << 20))
         with s3(directory / "s3") as endpoint:
             for name in arguments.stores:
-                limit = S3(endpoint) if name == "s3" else Local(directory, "direct" if name == "direct" else "proxied")
+                place, _, direct = name.partition("-")
+                mode = direct or "proxied"
+                limit = S3(endpoint, mode) if place == "s3" else Local(directory, mode)
                 with server(*limit.options) as at:
                     if arguments.only in (None, "large"):
                         large(name, limit, at, big, directory)
