@@ -39,11 +39,11 @@ class Listener:
             try:
                 await self._listen()
                 failing = False
-                log.info("the connection that listens was lost; it is made again", channel=self._channel)
+                log.info("the connection that listens for changes was lost; it is made again", channel=self._channel)
             except Retryable as error:
                 if not failing:  # told once, however long it takes
                     problem = str(error.__cause__ or error)
-                    log.warning("listening failed and is tried again", channel=self._channel, error=problem)
+                    log.warning("listening for changes failed and is tried again", channel=self._channel, error=problem)
                 failing = True
             await asyncio.sleep(_PAUSE_SECONDS * random.uniform(0.5, 1))  # only so that replicas take turns
 
