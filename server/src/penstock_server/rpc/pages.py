@@ -20,17 +20,18 @@ _ENTRY_OVERHEAD = 6
 _TOKEN_ROOM = 64 * 1024
 
 
-async def fitting(page: Page[M], size: int, token: str, max_bytes: int) -> tuple[list[M], str]:
+async def fitting(page: Page[M], size: int, token: str, max_bytes: int, step: int = _STEP) -> tuple[list[M], str]:
     """Up to `size` entries from `token` on (0: 1,000), as many as `max_bytes` hold and at least one; the next token.
 
-    `page` is asked again for fewer when what it gave does not fit: the token must belong to the last that is sent.
+    `page` is asked for `step` at once at most, and again for fewer when what it gave does not fit: the token must
+    belong to the last that is sent.
     Raises InvalidArgument when `size` is out of range.
     """
     wanted = pages.check_size(size)
     room = max_bytes - _TOKEN_ROOM
     entries: list[M] = []
     while True:
-        found, next_token = await page(min(wanted - len(entries), _STEP), token)
+        found, next_token = await page(min(wanted - len(entries), step), token)
         sizes = [entry.ByteSize() + _ENTRY_OVERHEAD for entry in found]
         if sum(sizes) > room:
             fits = _how_many(sizes, room)

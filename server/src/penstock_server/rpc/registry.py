@@ -16,6 +16,9 @@ from penstock_server.rpc import pages
 from penstock_server.rpc import registry_messages as messages
 from penstock_server.rpc.promotions import PromotionMethods
 
+# Core is asked for this many events at once: one of a tag may have 800 kB of text.
+_EVENTS_STEP = 250
+
 
 class RegistryService(PromotionMethods):
     """The methods of penstock.v1.RegistryService."""
@@ -211,7 +214,9 @@ class RegistryService(PromotionMethods):
             )
             return [messages.event(each) for each in found], next_token
 
-        events, token = await pages.fitting(page, request.page_size, request.page_token, self._max_message_bytes)
+        events, token = await pages.fitting(
+            page, request.page_size, request.page_token, self._max_message_bytes, _EVENTS_STEP
+        )
         return pb.ListEventsResponse(events=events, next_page_token=token)
 
     async def watch_registry(
