@@ -46,8 +46,6 @@ async def requested(conn: Connection, workspace_id: WorkspaceId, request_id: str
 
 _FIND = "SELECT id FROM registered_models WHERE workspace_id = $1 AND name = $2"
 _LOCK = _FIND + " FOR NO KEY UPDATE"
-# For deletions: not even a row that refers to it may come meanwhile.
-_LOCK_ALONE = _FIND + " FOR UPDATE"
 
 
 async def find(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef | None:
