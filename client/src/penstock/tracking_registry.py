@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from penstock.bars import files_of
-from penstock.client import Client
 from penstock.errors import FailedPrecondition, NotFound, PenstockError, Retryable, TimedOut
-from penstock.model_versions import ModelVersion
 from penstock.outgoing.box import Entry
 from penstock.paths import artifact_directory
 from penstock.sender import State
 
 if TYPE_CHECKING:
+    from penstock.model_versions import ModelVersion
     from penstock.outgoing.outgoing import Outgoing
     from penstock.sender import Sender
     from penstock.spool.spool import Spool
@@ -79,6 +78,8 @@ class ModelLog:
         until = time.monotonic() + timeout
         self._wait_sent(where, until)
         request_id = uuid.uuid4().hex  # the same for each try, so that they make one version
+        from penstock.client import Client  # noqa: PLC0415  runs that register nothing do without
+
         with Client(self._plan.address.url, workspace=self._plan.address.workspace) as client:
             while True:
                 try:
