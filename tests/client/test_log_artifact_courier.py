@@ -264,7 +264,7 @@ def test_refusals_can_be_read_while_there_are_more(spool_root: Path) -> None:
 
 def test_runs_load_nothing_of_what_asks_a_server() -> None:
     script = """
-    loaded = {f"penstock.{name}" for name in ("client", "downloads", "uploads", "direct")} & sys.modules.keys()
+    loaded = {f"penstock.{name}" for name in ("client", "downloads", "registry_client")} & sys.modules.keys()
     print(loaded, file=sys.stderr)
     os._exit(len(loaded))
     """
