@@ -83,6 +83,28 @@ async def test_an_experiment_with_versions_is_deleted_by_force(desk: Desk) -> No
     assert await desk.count() == count + 2
 
 
+async def test_what_was_deleted_by_force_is_not_asked_for_again_with_its_experiment(desk: Desk) -> None:
+    experiment = await desk.experiments.create(ANN, "digits")
+    gone, there = [await desk.run("model", experiment_id=experiment.id) for _ in range(2)]
+    for run in (gone, there):
+        await desk.of_run(run)
+    await desk.runs.delete(ANN, gone.id, force=True)
+    with pytest.raises(FailedPrecondition, match=r"^iris version 2 stands on experiment"):
+        await desk.experiments.delete(ANN, experiment.id)
+    count = await desk.count()
+    await desk.experiments.delete(ANN, experiment.id, force=True)
+    assert [told(event)[1] for event in (await desk.history())[count:]] == [2]
+    # Restored, it stands as it did before any deletion.
+    await desk.experiments.restore(ANN, experiment.id)
+    with pytest.raises(FailedPrecondition, match=r"^iris version 1, iris version 2 stand on experiment"):
+        await desk.experiments.delete(ANN, experiment.id)
+    for run in (gone, there):
+        await desk.runs.delete(ANN, run.id, force=True)
+    count = await desk.count()
+    await desk.experiments.delete(ANN, experiment.id)
+    assert await desk.count() == count
+
+
 @pytest.mark.parametrize(
     ("path", "deleted", "stands"),
     [

@@ -117,7 +117,8 @@ async def leave_artifact(conn: Connection, caller: Caller, run_id: RunId, path: 
 async def leave_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId, *, force: bool) -> None:
     """Call it once its runs are marked deleted.
 
-    Raises FailedPrecondition when versions stand on one of them, unless `force`.
+    Raises FailedPrecondition when versions stand on one of them, unless `force`. Those of runs that were deleted before
+    do not count: that was by force.
     """
     found = await model_sources.on_experiment(conn, caller.workspace_id, experiment_id)
     told = {"experiment_id": str(experiment_id)}

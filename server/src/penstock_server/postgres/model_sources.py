@@ -31,9 +31,12 @@ _ON_RUN = f"{_SELECT} v.run_id = $2 {_ORDER}"
 # The same path, one above it, or one below it; no path is all of the run.
 _ON_ARTIFACT = f"""{_SELECT} v.run_id = $2 AND starts_with(v.source, 'runs:/')
    AND (v.path IN ('', $3) OR starts_with(v.path, $3 || '/') OR starts_with($3, v.path || '/')) {_ORDER}"""
+# Of the runs that this very transaction has marked: who wrote a row is in its xmin. Those that were deleted before were
+# deleted by force.
 _ON_EXPERIMENT = f"""{_SELECT} v.run_id IN
        (SELECT r.id FROM model_versions s JOIN runs r ON r.id = s.run_id
-         WHERE s.workspace_id = $1 AND r.workspace_id = $1 AND r.experiment_id = $2) {_ORDER}"""  # noqa: S608  # only constants are put together
+         WHERE s.workspace_id = $1 AND r.workspace_id = $1 AND r.experiment_id = $2
+           AND r.xmin = pg_current_xact_id()::xid) {_ORDER}"""  # noqa: S608  # only constants are put together
 _STILL = f"{_SELECT} v.id = ANY($2) {_ORDER}"
 
 
@@ -48,7 +51,7 @@ async def on_artifact(conn: Connection, workspace_id: WorkspaceId, run_id: RunId
 
 
 async def on_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId) -> list[Standing]:
-    """Those that come from a run of an experiment."""
+    """Those that come from a run of an experiment which the transaction has marked deleted."""
     return [Standing(*row) for row in await conn.fetch(_ON_EXPERIMENT, workspace_id, experiment_id)]
 
 
