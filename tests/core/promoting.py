@@ -13,7 +13,7 @@ from penstock_server.core.registry import Registry
 from penstock_server.core.runs import Runs
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.promotions import Outcome, Promotion, Wish
-from penstock_server.model.registry import EventKind, Happening, NewVersion, Policy, Stage, VersionStatus
+from penstock_server.model.registry import EventKind, Happening, NewVersion, Policy, Stage
 from penstock_server.model.runs import NewRun, RunId
 from penstock_server.postgres import registry, registry_events
 from penstock_server.postgres.database import Database
@@ -61,7 +61,7 @@ class Place:
 
     async def version(self, tags: dict[str, str] | None = None, **metrics: float) -> int:
         """A version of a run that has measured this."""
-        new = NewVersion(MODEL, run_id=await self.run(**metrics), status=VersionStatus.PENDING, tags=tags or {})
+        new = NewVersion(MODEL, run_id=await self.run(**metrics), source="s3://bucket/model", tags=tags or {})
         return (await self.versions.create(ANN, new)).version
 
     async def without_run(self) -> int:

@@ -18,8 +18,8 @@ from penstock_server.model.errors import (
     NotFound,
 )
 from penstock_server.model.gates import GateValue
-from penstock_server.model.promotions import Wish
-from penstock_server.model.registry import EventKind, Happening, Policy, Stage
+from penstock_server.model.promotions import PromotionState, Wish
+from penstock_server.model.registry import EventKind, Happening, NewVersion, Policy, Stage, VersionStatus
 from penstock_server.postgres.database import Database
 
 GOOD = "metrics.f1 >= 0.9"
@@ -222,13 +222,27 @@ async def test_a_bad_policy_is_refused(here: Place, policy: Policy, error: type[
     assert (await here.registry.get(ANN, MODEL)).policies == []
 
 
-async def test_nobody_is_compared_with_what_never_was(here: Place) -> None:
+@pytest.mark.parametrize("target", ["@champion", "Production"])
+async def test_only_the_first_of_a_target_is_compared_with_nothing(here: Place, target: str) -> None:
+    version, name = await here.version(f1=0.1), target.removeprefix("@")
+    other = {"champion": "Production", "Production": "champion"}[name]
+    first, typo = f"metrics.f1 >= {name}.metrics.f1", f"metrics.f1 >= {other}.metrics.f1"
+    [result] = (await here.promote(version, target, first, dry_run=True)).gates
+    assert (result.passed, result.reason) == (True, f"no version of iris was ever {name}")
+    outcome = await here.promote(version, target, first, typo)
+    assert (outcome.promoted, [each.passed for each in outcome.gates]) == (False, [True, False])
+    assert outcome.gates[1].reason == f"no version of iris was ever {other}"
+    assert (await here.promote(version, target, first)).promoted
+    # So it is in policies, and where others approve.
+    await here.guard(target, first, typo, approvals=1)
+    asked, results = await here.promotions.request(ANN, Wish(MODEL, version, target))
+    assert [each.passed for each in results] == [True, False]
+    _, results = await here.promotions.approve(BOB, MODEL, asked.id)
+    assert [each.reason for each in results] == ["", f"no version of iris was ever {other}"]
+
+
+async def test_an_alias_of_another_model_is_none_of_this_one(here: Place) -> None:
     version = await here.version(f1=0.1)
-    [result] = (await here.promote(version, "@champion", BETTER, dry_run=True)).gates
-    assert (result.passed, result.reason) == (True, "no version was ever champion")
-    [result] = (await here.promote(version, "@champion", "metrics.f1 > Production.metrics.f1", dry_run=True)).gates
-    assert (result.passed, result.reason) == (True, "no version was ever Production")
-    # An alias of another model is none of this one.
     await here.registry.create(ANN, "other")
     await here.execute(
         "INSERT INTO registry_events (workspace_id, model_id, kind, name, version, key, before, after, made_by, at_ms,"
@@ -319,6 +333,31 @@ async def test_what_another_workspace_has_is_not_seen(here: Place) -> None:
     await here.execute("INSERT INTO workspaces (id, name) OVERRIDING SYSTEM VALUE VALUES (2, 'other')")
     await here.execute("UPDATE run_metrics SET workspace_id = 2 WHERE run_id = $1", run_id)
     assert not (await here.promote(version, "@champion", GOOD)).promoted
+
+
+async def test_what_is_not_ready_is_not_promoted(here: Place) -> None:
+    versions = [await here.version(f1=1.0), (await here.versions.create(ANN, NewVersion(
+        MODEL, run_id=await here.run(f1=1.0), status=VersionStatus.PENDING))).version]  # fmt: skip
+    await here.guard("Production", approvals=1)
+    asked = await here.request(versions[0], "Production")
+    await here.versions.update(ANN, MODEL, versions[0], status=VersionStatus.FAILED)
+    problems = ("has failed: its bytes will not come", "is pending: its bytes are not there yet")
+    before = await here.history()
+    for version, problem in zip(versions, problems, strict=True):
+        for call in (
+            here.promote(version),
+            here.promote(version, dry_run=True),
+            here.promotions.request(ANN, Wish(MODEL, version, "Production")),
+        ):
+            with pytest.raises(FailedPrecondition, match=f"^iris version {version} {problem}$"):
+                await call
+    with pytest.raises(FailedPrecondition, match=r"^iris version 1 has failed"):
+        await here.promotions.approve(BOB, MODEL, asked.id)
+    assert await here.history() == before
+    await here.versions.update(ANN, MODEL, versions[0], status=VersionStatus.READY)
+    assert (await here.promote(versions[0])).promoted
+    promotion, _ = await here.promotions.approve(BOB, MODEL, asked.id)
+    assert promotion.state is PromotionState.PROMOTED
 
 
 async def test_what_needs_approvals_is_not_promoted_without(here: Place) -> None:

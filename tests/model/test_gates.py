@@ -43,7 +43,8 @@ def facts(number: int = 3, label: str = "", unknown: str = "", **values: Value) 
 
 def result(text: str, subject: Facts, **holders: Facts | None) -> GateResult:
     [gate] = parse_gates([text])
-    return evaluate(gate, subject, {name if name.istitle() else f"@{name}": each for name, each in holders.items()})
+    named = {name if name.istitle() else f"@{name}": each for name, each in holders.items()}
+    return evaluate(gate, subject, named, target="@champion", model="iris")
 
 
 @pytest.mark.parametrize(
@@ -247,13 +248,26 @@ def test_a_reference_is_compared_with() -> None:
 
 
 @pytest.mark.parametrize("text", ["metrics.f1 >= champion.metrics.f1", "NOT metrics.f1 < champion.metrics.f1"])
-def test_what_was_never_named_is_passed_whichever_way_the_gate_asks(text: str) -> None:
+def test_the_first_of_a_target_is_passed_whichever_way_the_gate_asks(text: str) -> None:
     told = result(text, facts(metrics__f1=0.1), champion=None)
-    assert (told.passed, told.reason) == (True, "no version was ever champion")
+    assert (told.passed, told.reason) == (True, "no version of iris was ever champion")
     assert told.values == (GateValue("metrics.f1", "0.1", 3), GateValue("champion.metrics.f1", None, 0))
     assert not result(f"{text} AND metrics.f1 > 1", facts(metrics__f1=0.1), champion=None).passed
     told = result("metrics.f1 >= champion.metrics.f1", facts(), champion=None)
     assert (told.passed, told.reason) == (False, "version 3 has no metrics.f1")
+
+
+@pytest.mark.parametrize("text", ["metrics.f1 >= champoin.metrics.f1", "NOT metrics.f1 < champoin.metrics.f1"])
+def test_another_that_was_never_named_fails_whichever_way_the_gate_asks(text: str) -> None:
+    champion = facts(2, metrics__f1=0.05)
+    for subject in (facts(metrics__f1=0.1), facts(), facts(unknown="comes from no run")):
+        told = result(text, subject, champoin=None, champion=champion)
+        assert (told.passed, told.reason) == (False, "no version of iris was ever champoin")
+        assert told.values[1] == GateValue("champoin.metrics.f1", None, 0)
+    either = f"{text} OR metrics.f1 >= champion.metrics.f1"
+    assert result(either, facts(metrics__f1=0.1), champoin=None, champion=champion).passed
+    told = result("params.lr = Production.params.lr", facts(params__lr="1"), Production=None)
+    assert (told.passed, told.reason) == (False, "no version of iris was ever Production")
 
 
 @pytest.mark.parametrize("text", ["metrics.f1 >= champion.metrics.f1", "NOT metrics.f1 < champion.metrics.f1"])

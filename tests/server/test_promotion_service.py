@@ -43,7 +43,7 @@ def version(
     def make(f1: float) -> int:
         run_id = runs.CreateRun(ru.CreateRunRequest()).run.run_id
         metrics.LogBatch(me.LogBatchRequest(run_id=run_id, metrics=[me.Metric(name="f1", value=f1)]))
-        request = pb.CreateModelVersionRequest(name=model, run_id=run_id, status=pb.MODEL_VERSION_STATUS_PENDING)
+        request = pb.CreateModelVersionRequest(name=model, run_id=run_id, source="s3://bucket/model")
         return int(registry.CreateModelVersion(request).version.version)
 
     return make
@@ -71,7 +71,7 @@ def test_a_version_is_promoted_by_gates(registry: RegistryServiceStub, model: st
     registry.SetPromotionPolicy(pb.SetPromotionPolicyRequest(name=model, policy=policy))
     answer = registry.Promote(pb.PromoteRequest(name=model, version=first, target=CHAMPION, expected=0))
     assert (answer.promoted, answer.previous, list(answer.version.aliases)) == (True, 0, ["champion"])
-    assert answer.gates[0].reason == "no version was ever champion"
+    assert answer.gates[0].reason == f"no version of {model} was ever champion"
     assert not answer.gates[0].values[1].HasField("value")
     answer = registry.Promote(
         pb.PromoteRequest(name=model, version=second, target=CHAMPION, gates=["metrics.f1 >= 0.9"]), **by("ann")

@@ -320,6 +320,7 @@ class RegistryServiceServicer(object):
     def Promote(self, request, context):
         """Moves an alias or a stage to a version if all gates pass: those given, and those of the policy that guards it.
         Gates are evaluated in the transaction of the move. That some do not pass is an answer, not an error.
+        FAILED_PRECONDITION when the version is not ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,6 +343,7 @@ class RegistryServiceServicer(object):
 
     def RequestPromotion(self, request, context):
         """Asks others to approve a promotion. The gates are evaluated, for them to see, and again when it is approved.
+        FAILED_PRECONDITION when the version is not ready.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -350,7 +352,7 @@ class RegistryServiceServicer(object):
     def Approve(self, request, context):
         """Approves a promotion that another has requested. The last approval that is needed moves the alias or stage in the
         same transaction, if the gates pass then; approving again tries once more. FAILED_PRECONDITION when it is settled,
-        PERMISSION_DENIED for who requested it.
+        or its version is not ready; PERMISSION_DENIED for who requested it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -28,6 +28,7 @@ from penstock_server.model.registry import (
     ModelVersion,
     Policy,
     Stage,
+    VersionStatus,
     check_name,
     check_version,
 )
@@ -50,8 +51,8 @@ class Promotions:
     ) -> Outcome:
         """Moves an alias or a stage to a version if all gates pass; a dry run only looks.
 
-        Raises FailedPrecondition when the policy asks for approvals, InvalidFilter of `gates[i]`, and AliasMoved when
-        the alias does not name `expected` (0: none; None: whatever it names).
+        Raises FailedPrecondition when the version is not ready or the policy asks for approvals, InvalidFilter of
+        `gates[i]`, and AliasMoved when the alias does not name `expected` (0: none; None: whatever it names).
         """
         own = _check(wish)
         to = where_to(wish.target)
@@ -61,7 +62,7 @@ class Promotions:
             check_version(expected, "expected")
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, wish.name)
-            version = await model_versions.load_one(conn, model, wish.version)
+            version = await _ready(conn, model, wish.version)
             policy = await promotions.policy(conn, model, wish.target)
             if policy is not None and policy.approvals:
                 raise FailedPrecondition(
@@ -70,7 +71,7 @@ class Promotions:
             previous = 0
             if not isinstance(to, Stage):
                 previous = await model_versions.named(conn, model, to, expected)
-            results = await _evaluate(conn, model, version, policy, own)
+            results = await _evaluate(conn, model, version, policy, wish.target, own)
             passed = all(each.passed for each in results)
             if passed and not dry_run:
                 happened = await _move(conn, caller, model, version, wish, results)
@@ -102,20 +103,22 @@ class Promotions:
     async def request(self, caller: Caller, wish: Wish, comment: str = "") -> tuple[Promotion, list[GateResult]]:
         """Asks others to approve a promotion; what its gates say now. One that is pending already is returned.
 
-        Raises FailedPrecondition when the policy asks for no approvals, InvalidFilter of `gates[i]`.
+        Raises FailedPrecondition when the version is not ready or the policy asks for no approvals, InvalidFilter of
+        `gates[i]`.
         """
         _check(wish)
         check_comment(comment)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, wish.name)
-            version = await model_versions.load_one(conn, model, wish.version)
+            version = await _ready(conn, model, wish.version)
             policy = await promotions.policy(conn, model, wish.target)
             if policy is None or not policy.approvals:
                 raise FailedPrecondition(f"{wish.target} of {wish.name!r} needs no approvals: promote")
             promotion_id, happened = await promotions.request(conn, caller, model, wish, comment)
             await registry_events.add(conn, caller, model.model_id, wish.name, happened)
             promotion = await promotions.load_one(conn, model, promotion_id)
-            return promotion, await _evaluate(conn, model, version, policy, parse_gates(promotion.wish.gates))
+            own = parse_gates(promotion.wish.gates)
+            return promotion, await _evaluate(conn, model, version, policy, wish.target, own)
 
     async def approve(
         self, caller: Caller, name: str, promotion_id: int, comment: str = ""
@@ -123,7 +126,8 @@ class Promotions:
         """Approves what another has requested; promotes it when that is enough and all gates pass.
 
         The results of the gates, once there are enough approvals. Approving again tries again.
-        Raises FailedPrecondition when it is settled, PermissionDenied to whoever requested it.
+        Raises FailedPrecondition when it is settled or its version is not ready, PermissionDenied to whoever requested
+        it.
         """
         check_name(name)
         check_comment(comment)
@@ -134,14 +138,14 @@ class Promotions:
                 raise PermissionDenied(
                     f"{caller.user} requested promotion {promotion_id}: somebody else must approve it"
                 )
+            version = await _ready(conn, model, promotion.wish.version)
             happened = await promotions.say(conn, caller, promotion, comment, approved=True)
             promotion = await promotions.load_one(conn, model, promotion_id)
             results: list[GateResult] = []
             wish = promotion.wish
             if promotion.approvals >= promotion.approvals_needed:
-                version = await model_versions.load_one(conn, model, wish.version)
                 policy = await promotions.policy(conn, model, wish.target)
-                results = await _evaluate(conn, model, version, policy, parse_gates(wish.gates))
+                results = await _evaluate(conn, model, version, policy, wish.target, parse_gates(wish.gates))
                 if all(each.passed for each in results):
                     happened += await _move(conn, caller, model, version, wish, results, promotion_id)
                     await promotions.settle(conn, promotion, PromotionState.PROMOTED)
@@ -208,14 +212,35 @@ async def _pending(conn: Connection, model: ModelRef, promotion_id: int) -> Prom
     return promotion
 
 
+_NOT_READY = {
+    VersionStatus.PENDING: "is pending: its bytes are not there yet",
+    VersionStatus.FAILED: "has failed: its bytes will not come",
+}
+
+
+async def _ready(conn: Connection, model: ModelRef, number: int) -> ModelVersion:
+    """A version whose bytes are there. Raises NotFound; FailedPrecondition while they are not."""
+    version = await model_versions.load_one(conn, model, number)
+    if version.status is not VersionStatus.READY:
+        raise FailedPrecondition(f"{model.name} version {number} {_NOT_READY[version.status]}")
+    return version
+
+
 async def _evaluate(
-    conn: Connection, model: ModelRef, version: ModelVersion, policy: Policy | None, own: Sequence[Gate]
+    conn: Connection,
+    model: ModelRef,
+    version: ModelVersion,
+    policy: Policy | None,
+    target: str,
+    own: Sequence[Gate],
 ) -> list[GateResult]:
     """What comes of the policy's gates, then of those of one's own."""
     gates = [*(parse_gates(policy.gates, stored=True) if policy else ()), *own]
     subject, holders = await gate_values.facts(conn, model, version, needed(gates))
     # In a thread: a pattern made for it takes a fifth of a second over a long tag, and there may be many.
-    return await asyncio.to_thread(lambda: [evaluate(gate, subject, holders) for gate in gates])
+    return await asyncio.to_thread(
+        lambda: [evaluate(gate, subject, holders, target=target, model=model.name) for gate in gates]
+    )
 
 
 async def _move(

@@ -2,8 +2,9 @@
 
 A gate is written in the search grammar (model/search.py), where a value may be that of another version, and means what
 it means in a search (postgres/search_conditions.py; a test compares the two). What cannot be known decides a gate by
-itself, NOTs or not: it passes where no version ever was what it refers to, and fails where a version has no run, or
-none any more.
+itself, NOTs or not. Where no version ever was what it refers to, it passes if that is the very target of the promotion:
+the first has nothing to be compared with. Else it fails, for that is misspelt or not set up. It fails, too, where a
+version has no run, or none any more.
 """
 
 from __future__ import annotations
@@ -116,12 +117,14 @@ def needed(gates: Sequence[Gate]) -> dict[str, set[Field]]:
     return fields
 
 
-def evaluate(gate: Gate, subject: Facts, holders: Mapping[str, Facts | None]) -> GateResult:
-    """What comes of a gate for a version.
+def evaluate(
+    gate: Gate, subject: Facts, holders: Mapping[str, Facts | None], *, target: str = "", model: str = "the model"
+) -> GateResult:
+    """What comes of a gate for a version of a model that is to be promoted to a target.
 
     `holders` has the version that each reference means, None where no version ever was it.
     """
-    evaluation = _Evaluation(subject, holders)
+    evaluation = _Evaluation(subject, holders, target, model)
     passed, reasons = evaluation.meets(gate.condition, wanted=True)
     told = dict.fromkeys(each.text for each in reasons if not passed or each.hollow)
     return GateResult(
@@ -167,9 +170,11 @@ _Outcome = tuple[bool, list[_Reason]]
 class _Evaluation:
     """One gate looked at for one version; gathers the values that it is about."""
 
-    def __init__(self, subject: Facts, holders: Mapping[str, Facts | None]) -> None:
+    def __init__(self, subject: Facts, holders: Mapping[str, Facts | None], target: str, model: str) -> None:
         self.subject = subject
         self.holders = holders
+        self.target = target
+        self.model = model
         self.values: dict[str, GateValue] = {}
 
     def meets(self, condition: Condition, *, wanted: bool) -> _Outcome:
@@ -190,6 +195,8 @@ class _Evaluation:
         name, subject = written(leaf.field), self.subject
         found = self._value(name, leaf.field, subject)
         other = self._other(leaf.value) if isinstance(leaf, Comparison) else None  # named by the gate, so among values
+        if isinstance(leaf, Comparison) and isinstance(leaf.value, Reference) and self._unknown(leaf.value):
+            return not wanted, self._never(leaf.value)
         if found is None and not subject.knows(leaf.field):
             return not wanted, _Reason(f"{subject.label} {subject.unknown}, which {name} would be of")
         if isinstance(leaf, Presence):
@@ -213,7 +220,7 @@ class _Evaluation:
         name = written(reference)
         holder = self.holders[reference.holder]
         if holder is None:
-            return wanted, _Reason(f"no version was ever {reference.holder.removeprefix('@')}", hollow=True)
+            return wanted, self._never(reference)
         if other is None and not holder.knows(reference.field):
             return not wanted, _Reason(f"{holder.label} {holder.unknown}, which {name} would be of")
         if other is None:
@@ -221,6 +228,13 @@ class _Evaluation:
         holds = _compare(leaf.field.type, found, leaf.operator, other)
         relation = f"{_sign(leaf.operator, holds)} {name}, {_short(other)} of {holder.label}"
         return holds, _Reason(f"{written(leaf.field)} is {_short(found)}, which is {relation}")
+
+    def _unknown(self, reference: Reference) -> bool:
+        """Whether no version ever was it, nor is one to be now."""
+        return self.holders[reference.holder] is None and reference.holder != self.target
+
+    def _never(self, reference: Reference) -> _Reason:
+        return _Reason(f"no version of {self.model} was ever {reference.holder.removeprefix('@')}", hollow=True)
 
     def _other(self, value: Value | Reference) -> Value | None:
         if isinstance(value, Reference):
