@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +136,90 @@ def test_promotion_and_approval(client: penstock.Client, models, ann, name: str,
     assert "rejected" in ann("reject", name, number, "--comment", "no")[0]
 
 
+def test_what_guards_what(models, name: str, run_id: str) -> None:
+    models("register", name, run_id, "model")
+    assert models("policy", name) == ("", f"nothing guards '{name}'\n")
+    gates = (
+        "metrics.acc >= 0.8 OR tags.waived = 'yes'",
+        f"metrics.acc >= champion.metrics.acc AND params.long != '{'x' * 60}'",
+    )
+    out, err = models("policy", name, "--alias", "champion", "--gate", gates[0], "--gate", gates[1], "--approvals", 1)
+    assert err == ""
+    assert [line.split(maxsplit=2) for line in out.splitlines()] == [
+        ["GUARDED", "APPROVALS", "GATES"],
+        ["@champion", "1", gates[0]],
+        gates[1].split(maxsplit=2),
+    ]
+    assert models("show", name)[0].endswith("\n\n" + out)
+    assert models("policy", name, "--stage", "production", "--approvals", 0)[0].split()[-3:] == [
+        "Production",
+        "0",
+        "none",
+    ]
+    assert "guarded" in models("stage", f"{name}/1", "Production", code=1)[1]
+    assert models("policy", f"models:/{name}", "--alias", "champion")[0] == out
+    assert models("policy", name, "--alias", "other")[1] == f"nothing guards @other of '{name}'\n"
+    told = [json.loads(line) for line in models("policy", name, "--json")[0].splitlines()]
+    assert [(each["alias"], each["stage"], each["gates"]) for each in told] == [
+        ("champion", None, list(gates)),
+        (None, "Production", []),
+    ]
+
+    models("policy", name, "--alias", "champion", "--gate", gates[0])  # in the place of all of it
+    told = f"nothing guards @champion of '{name}' any more\n"
+    assert models("policy", name, "--alias", "champion", "--clear") == ("", told)
+    assert len(models("policy", name)[0].splitlines()) == 2
+    lines = models("history", name, "--key", "champion")[0].splitlines()[1:]
+    assert [line.partition("  approvals: ")[2] for line in lines] == [
+        f"0 → none; gates: {gates[0]} → none",
+        f"1 → 0; gates: {gates[0]}; {gates[1][:59]}… → {gates[0]}",
+        f"1; gates: {gates[0]}; {gates[1][:59]}…",
+    ]
+
+
+def test_the_files_of_a_version_come_here(
+    models, name: str, run_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in ("model", "model/weights.bin"):
+        models("register", name, run_id, path)
+    models("alias", f"{name}/2", "champion")
+    monkeypatch.chdir(tmp_path)
+    assert models("get", f"{name}/1") == ("model\n", "")
+    assert (tmp_path / "model" / "weights.bin").read_bytes() == b"a model"
+    assert models("get", f"models:/{name}@champion", "-o", "deep/model.bin")[0] == "deep/model.bin\n"
+    assert (tmp_path / "deep" / "model.bin").read_bytes() == b"a model"
+    assert models("get", f"{name}/latest", "--output", "-") == ("a model", "")
+
+
+def test_another_version_is_waited_for(client: penstock.Client, models, name: str, run_id: str) -> None:
+    for _ in range(2):
+        models("register", name, run_id, "model")
+    models("alias", f"{name}/1", "champion")
+    which = ("wait", name, "--alias", "champion")
+    told = f"penstock: models:/{name}@champion still names version 1\n"
+    assert models(*which, "--timeout", 0.1, code=124) == ("", told)
+    assert models(*which, "--other-than", f"{name}/1", "--timeout", 0, code=124) == ("", told)
+    assert models("wait", name, "--stage", "production", "--timeout", 0, code=124)[0] == ""
+    assert models(*which, "--other-than", 0) == (f"{name}/1\n", "")
+    assert models("wait", name, "--version", 2)[0] == f"{name}/2\n"
+
+    enough = threading.Event()
+
+    def move() -> None:
+        for version in itertools.cycle((2, 1)):
+            if enough.wait(0.05):
+                return
+            client.registry.set_alias(name, "champion", version)
+
+    moving = threading.Thread(target=move)
+    moving.start()
+    try:
+        assert models(*which, "--timeout", 60)[0] in (f"{name}/1\n", f"{name}/2\n")
+    finally:
+        enough.set()
+        moving.join(60)
+
+
 def test_what_a_version_stands_on_is_deleted_by_force_only(
     server: ServerProcess, models, name: str, run_id: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +279,18 @@ def test_what_happens_is_printed_as_it_does(
         (("register", "NAME", "--source", "s3://x", "--tag", "x"), "is no tag"),
         (("history", "NAME", "--kind", "x"), "is no kind of event"),
         (("delete", "NAME"), "names no version"),
+        (("policy", "none"), "does not exist"),
+        (("policy", "NAME", "--gate", "metrics.acc > 0"), "name the --alias or the --stage"),
+        (("policy", "NAME", "--clear"), "name the --alias or the --stage"),
+        (("policy", "NAME", "--alias", "a", "--clear", "--approvals", "1"), "without --gate and --approvals"),
+        (("policy", "NAME", "--alias", "a", "--clear"), "does not exist"),
+        (("policy", "NAME", "--alias", "a", "--gate", "acc >>"), "at position"),
+        (("policy", "NAME", "--alias", "a", "--approvals", "21"), "is not within 0 to 20"),
+        (("policy", "NAME", "--stage", "shop"), "is not one of"),
+        (("get", "NAME"), "names no version"),
+        (("get", "NAME/1"), "is at s3://elsewhere: fetch it there"),
+        (("wait", "none", "--alias", "a"), "does not exist"),
+        (("wait", "NAME", "--stage", "shop"), "is not one of"),
         (("list", "--filter", "nonsense"), "at position"),
     ],
 )
@@ -210,3 +309,15 @@ def test_a_promotion_leads_to_one_place(capsys: pytest.CaptureFixture[str]) -> N
         with pytest.raises(SystemExit):
             parser().parse_args(["models", "promote", "iris/1", *where])
     assert "--alias" in capsys.readouterr().err
+
+
+def test_a_wait_has_an_end_that_can_be_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for which in (
+        ["--timeout", "nan"],
+        ["--timeout", "-1"],
+        ["--other-than", "x"],
+        ["--version", "1", "--other-than", "1"],
+    ):
+        with pytest.raises(SystemExit):
+            parser().parse_args(["models", "wait", "iris", *which])
+    assert "not allowed with" in capsys.readouterr().err

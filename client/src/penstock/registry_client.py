@@ -171,7 +171,7 @@ class Registry(_RegistryCalls):
         `dst`, `progress` and `patience` are as of `Client.download_artifacts`. Raises NotFound; FailedPrecondition
         when its source is elsewhere; what `download_artifacts` raises, too.
         """
-        found = _of_a_run(self.resolve(ref))
+        found = of_a_run(self.resolve(ref))
         return self._client.download_artifacts(found.run_id, found.path, dst, progress=progress, patience=patience)
 
     def __repr__(self) -> str:
@@ -255,7 +255,7 @@ class AsyncRegistry(_RegistryCalls):
         patience: float | None = PATIENCE,
     ) -> Path:
         """As of `Registry`."""
-        found = _of_a_run(await self.resolve(ref))
+        found = of_a_run(await self.resolve(ref))
         return await self._client.download_artifacts(
             found.run_id, found.path, dst, progress=progress, patience=patience
         )
@@ -275,7 +275,7 @@ def _only_events(found: Generator[RegistryEvent | None, None, None]) -> Iterator
                 yield event
 
 
-def _of_a_run(version: ModelVersion) -> ModelVersion:
+def of_a_run(version: ModelVersion) -> ModelVersion:
     """Raises FailedPrecondition."""
     if not version.source.startswith("runs:/"):
         raise FailedPrecondition(

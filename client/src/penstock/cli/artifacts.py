@@ -40,21 +40,25 @@ def ls(args: argparse.Namespace) -> None:
 def get(args: argparse.Namespace) -> None:
     """Brings a file or directory here, and prints where it is; `-` for a file itself."""
     with Client(args.url) as client:
-        run_id = references.run_id(client, args.run)
-        found = [client.stat_artifact(run_id, args.path)] if args.path else []
-        if args.output == "-":
-            if not found or found[0].is_directory:
-                raise ValueError("only a single file can go to standard output")
-            _print(client, run_id, found[0])
-            return
+        bring(client, references.run_id(client, args.run), args.path, args.output)
+
+
+def bring(client: Client, run_id: str, path: str, output: str | None) -> None:
+    """As `get`. Raises ValueError."""
+    found = [client.stat_artifact(run_id, path)] if path else []
+    if output == "-":
         if not found or found[0].is_directory:
-            found = client.list_artifacts(run_id, args.path, recursive=True)
-        if not found:
-            raise ValueError(f"run {run_id} has no files")
-        name = artifact_directory(args.path).rpartition("/")[2] or run_id
-        target = Path(name if args.output is None else args.output)
-        with _no_empty_directories(target), _progress(len(found), sum(each.size for each in found)) as progress:
-            print(client.download_artifacts(run_id, args.path, args.output, progress=progress))
+            raise ValueError("only a single file can go to standard output")
+        _print(client, run_id, found[0])
+        return
+    if not found or found[0].is_directory:
+        found = client.list_artifacts(run_id, path, recursive=True)
+    if not found:
+        raise ValueError(f"run {run_id} has no files")
+    name = artifact_directory(path).rpartition("/")[2] or run_id
+    target = Path(name if output is None else output)
+    with _no_empty_directories(target), _progress(len(found), sum(each.size for each in found)) as progress:
+        print(client.download_artifacts(run_id, path, output, progress=progress))
 
 
 def _print(client: Client, run_id: str, artifact: Artifact) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import threading
 
 _VERSION = "a version: iris/3, iris@champion, iris/Production, iris/latest"
 _RUN = "its id, or the first 6 digits of it or more"
@@ -47,6 +48,38 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
         )
         _comment(judge)
 
+    policy = verb("policy", "what guards the aliases and stages of a model; sets it with --gate or --approvals")
+    policy.add_argument("name", metavar="NAME", help="the model's")
+    _where(policy, "only what guards this alias", "or this stage: Staging, Production or Archived")
+    _gates(policy)
+    policy.add_argument("--approvals", type=int, metavar="N", help="so many others must approve (default: 0)")
+    policy.add_argument("--clear", action="store_true", help="nothing is to guard it any more")
+    policy.add_argument("--json", action="store_true", help="as lines of JSON")
+
+    get = verb("get", "bring the files of a version to this machine")
+    get.add_argument("ref", metavar="VERSION", help=_VERSION)
+    get.add_argument(
+        "--output",
+        "-o",
+        metavar="DST",
+        help="the file or directory that it becomes (default: here, under its name); - for standard output",
+    )
+
+    wait = verb("wait", "wait until there is another version, and print it; exits with 124 when its time is over")
+    wait.add_argument("name", metavar="NAME", help="the model's")
+    _where(wait, "until this alias names another", "or there is a newer one in this stage (default: of all)")
+    which = wait.add_mutually_exclusive_group()
+    which.add_argument(
+        "--other-than",
+        type=_number,
+        metavar="N",
+        help="other than version N, at once if it is already; 0: none (default: than now)",
+    )
+    which.add_argument("--version", type=_number, metavar="N", help="until it is version N; at once if it is already")
+    wait.add_argument(
+        "--timeout", type=_seconds, metavar="S", help="for at most so many seconds (default: without end)"
+    )
+
     history = verb("history", "what has happened to a model or a version, the latest first")
     history.add_argument("ref", metavar="MODEL", nargs="?", default="", help=f"its name, or {_VERSION} (default: all)")
     history.add_argument("--kind", action="append", default=[], metavar="KIND", help="such as alias_set; repeatable")
@@ -81,9 +114,18 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
 
 def _target(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("ref", metavar="VERSION", help=_VERSION)
-    where = verb.add_mutually_exclusive_group(required=True)
-    where.add_argument("--alias", metavar="ALIAS", help="the alias that is to name it")
-    where.add_argument("--stage", metavar="STAGE", help="Staging, Production or Archived")
+    _where(verb, "the alias that is to name it", "Staging, Production or Archived", required=True)
+    _gates(verb)
+    verb.add_argument("--archive-others", action="store_true", help="archive the versions that are in the stage")
+
+
+def _where(verb: argparse.ArgumentParser, alias: str, stage: str, *, required: bool = False) -> None:
+    where = verb.add_mutually_exclusive_group(required=required)
+    where.add_argument("--alias", metavar="ALIAS", help=alias)
+    where.add_argument("--stage", metavar="STAGE", help=stage)
+
+
+def _gates(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--gate",
         action="append",
@@ -91,7 +133,6 @@ def _target(verb: argparse.ArgumentParser) -> None:
         metavar="FILTER",
         help='such as "metrics.acc >= 0.9" or "metrics.acc >= champion.metrics.acc"; repeatable',
     )
-    verb.add_argument("--archive-others", action="store_true", help="archive the versions that are in the stage")
 
 
 def _comment(verb: argparse.ArgumentParser) -> None:
@@ -102,4 +143,16 @@ def _size(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _number(text: str) -> int:
+    """Of a version: `3`; or `iris/3`, as it is printed."""
+    return int(text.rpartition("/")[2])
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError("must be 0 or more")
     return number

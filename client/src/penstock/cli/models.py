@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-from penstock.cli import references
-from penstock.cli.tables import table
+from penstock.cli import artifacts, model_tables, references
 from penstock.client import Client
+from penstock.errors import TimedOut
 from penstock.model_versions import ModelStage, ModelVersion
-from penstock.promotions import GateResult, Promotion, PromotionPolicy
-from penstock.registry import RegisteredModel
-from penstock.registry_events import RegistryEvent
+from penstock.registry_client import of_a_run
 
-_LONG = 60  # characters of a value in a history
-_EVENT = ["event", "when", "who", "model", "what", "change"]
+_LATE = 124
 
 
 def list_(args: argparse.Namespace) -> None:
@@ -27,20 +21,9 @@ def list_(args: argparse.Namespace) -> None:
     with Client(args.url) as client:
         found = client.registry.search_models(args.filter, args.order_by, args.limit + 1)
     for each in found[: args.limit] if args.json else ():
-        print(_json(each))
+        print(model_tables.as_json(each))
     if not args.json:
-        rows = [
-            [
-                each.name,
-                str(each.last_version),
-                _pairs(each.aliases),
-                _pairs(_stages(each)),
-                _when(each.update_time_ms),
-                _pairs(each.tags),
-            ]
-            for each in found[: args.limit]
-        ]
-        print(table(["model", "version", "aliases", "stages", "changed", "tags"], rows, right=[1]))
+        print(model_tables.models(found[: args.limit]))
     if len(found) > args.limit:
         print(f"(the first {args.limit}; more with --limit)", file=sys.stderr)
 
@@ -50,7 +33,7 @@ def show(args: argparse.Namespace) -> None:
     with Client(args.url) as client:
         if _is_version(args.ref):
             version = client.registry.resolve(args.ref)
-            print(_json(version) if args.json else _version_told(version))
+            print(model_tables.as_json(version) if args.json else model_tables.version_told(version))
             return
         model = client.registry.get_model(_plain(args.ref))
         versions = client.registry.search_versions(f"name = {_quoted(model.name)}", "version DESC")
@@ -59,19 +42,7 @@ def show(args: argparse.Namespace) -> None:
         told = dataclasses.asdict(model) | {"versions": [dataclasses.asdict(each) for each in versions]}
         print(json.dumps(told, ensure_ascii=False))
         return
-    print(_model_told(model))
-    if versions:
-        rows = [_version_row(each) for each in versions]
-        print("\n" + table(["version", "status", "stage", "aliases", "run", "made", "by"], rows, right=[0]))
-    if model.policies:
-        rows = [[_target(each), str(each.approvals), " AND ".join(each.gates)] for each in model.policies]
-        print("\n" + table(["guarded", "approvals", "gates"], rows, right=[1]))
-    if waiting:
-        rows = [
-            [str(each.id), f"version {each.version} to {_target(each)}", each.requested_by, _standing(each)]
-            for each in waiting
-        ]
-        print("\n" + table(["promotion", "what", "requested by", "state"], rows, right=[0]))
+    print(model_tables.model(model, versions, waiting))
 
 
 def register(args: argparse.Namespace) -> None:
@@ -106,9 +77,10 @@ def promote(args: argparse.Namespace) -> int:
             archive_others=args.archive_others,
             dry_run=args.dry_run,
         )
-    _show_gates(result.gates)
+    if result.gates:
+        print(model_tables.gates(result.gates))
     what = f"version {version.version} of {version.name!r}"
-    where = f"@{args.alias}" if args.alias else ModelStage.of(args.stage).value
+    where = _led(args)
     if not result:
         failed = sum(not gate.passed for gate in result.gates)
         print(
@@ -136,21 +108,21 @@ def request(args: argparse.Namespace) -> None:
             comment=args.comment,
             archive_others=args.archive_others,
         )
-    _tell(made)
+    print(model_tables.promotion(made))
 
 
 def approve(args: argparse.Namespace) -> int:
     """Approves. Returns 1 when there are enough approvals, and a gate does not pass."""
     with Client(args.url) as client:
         found = client.registry.approve(args.name, _promotion(client, args), args.comment)
-    _tell(found)
+    print(model_tables.promotion(found))
     return int(any(not gate.passed for gate in found.results))
 
 
 def reject(args: argparse.Namespace) -> None:
     """Rejects."""
     with Client(args.url) as client:
-        _tell(client.registry.reject(args.name, _promotion(client, args), args.comment))
+        print(model_tables.promotion(client.registry.reject(args.name, _promotion(client, args), args.comment)))
 
 
 def history(args: argparse.Namespace) -> None:
@@ -169,9 +141,9 @@ def history(args: argparse.Namespace) -> None:
     shown = found[: args.limit]
     if args.json:
         for each in shown:
-            print(_json(each))
+            print(model_tables.as_json(each))
     else:
-        print(table(_EVENT, [_event_row(each) for each in shown], right=[0]))
+        print(model_tables.events(shown))
     if len(found) > args.limit:
         print(f"(the latest {args.limit}; more with --limit)", file=sys.stderr)
 
@@ -198,6 +170,59 @@ def stage(args: argparse.Namespace) -> None:
     print(f"version {found.version} of {found.name!r} is in {found.stage}", file=sys.stderr)
 
 
+def policy(args: argparse.Namespace) -> None:
+    """What guards the aliases and stages of a model, or one of them; sets or ends that."""
+    name, where = _plain(args.name), {"alias": args.alias, "stage": args.stage}
+    led = _led(args)
+    setting = bool(args.gate) or args.approvals is not None
+    if args.clear and setting:
+        raise ValueError("--clear is typed without --gate and --approvals")
+    if not led and (args.clear or setting):
+        raise ValueError("name the --alias or the --stage")
+    with Client(args.url) as client:
+        if args.clear:
+            client.registry.delete_policy(name, **where)
+            print(f"nothing guards {led} of {name!r} any more", file=sys.stderr)
+            return
+        if setting:
+            client.registry.set_policy(name, **where, gates=args.gate, approvals=args.approvals or 0)
+        found = client.registry.get_model(name).policies
+    found = [each for each in found if led in ("", model_tables.target(each))]
+    for each in found if args.json else ():
+        print(model_tables.as_json(each))
+    if found and not args.json:
+        print(model_tables.policies(found))
+    if not found:
+        print(f"nothing guards {led + ' of ' if led else ''}{name!r}", file=sys.stderr)
+
+
+def get(args: argparse.Namespace) -> None:
+    """Brings the files of a version here, as `artifacts get` does."""
+    with Client(args.url) as client:
+        version = of_a_run(_version(client, args.ref))
+        artifacts.bring(client, version.run_id, version.path, args.output)
+
+
+def wait(args: argparse.Namespace) -> int:
+    """Waits until another version is there, and prints what names it. Returns 124, as `timeout` does, if none comes."""
+    with Client(args.url) as client:
+        name = client.registry.get_model(_plain(args.name)).name  # where there is no server, this tells at once
+        try:
+            found = client.registry.wait_for(
+                name,
+                alias=args.alias,
+                stage=args.stage,
+                version=args.version,
+                other_than=args.other_than,
+                timeout=args.timeout,
+            )
+        except TimedOut as error:
+            print(f"penstock: {error}", file=sys.stderr)
+            return _LATE
+    print(f"{found.name}/{found.version}")
+    return 0
+
+
 def delete(args: argparse.Namespace) -> None:
     """Deletes versions, or models. All that is named is looked up before the first goes."""
     with Client(args.url) as client:
@@ -216,7 +241,7 @@ def watch(args: argparse.Namespace) -> None:
     with Client(args.url) as client:
         client.registry.events(limit=1)  # where there is no server, this tells; later, it is waited for
         for event in client.registry.watch(args.names, args.kind, args.key, after=args.after, patience=None):
-            print(_json(event) if args.json else table([], [_event_row(event)]), flush=True)
+            print(model_tables.as_json(event) if args.json else model_tables.events([event], heading=False), flush=True)
 
 
 # What is typed.
@@ -244,9 +269,16 @@ def _promotion(client: Client, args: argparse.Namespace) -> int:
         return number
     waiting = client.registry.promotions(args.name, "pending")
     if len(waiting) != 1:
-        told = "; ".join(f"{each.id}: version {each.version} to {_target(each)}" for each in waiting)
+        told = "; ".join(f"{each.id}: version {each.version} to {model_tables.target(each)}" for each in waiting)
         raise ValueError(f"several promotions wait; name one of {told}" if waiting else "no promotion waits for that")
     return waiting[0].id
+
+
+def _led(args: argparse.Namespace) -> str:
+    """What `--alias` or `--stage` names, as it is shown; empty: neither. Raises ValueError."""
+    if args.stage is not None:
+        return ModelStage.of(args.stage).value
+    return "" if args.alias is None else f"@{args.alias}"
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -258,124 +290,3 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-# What is shown.
-
-
-def _model_told(model: RegisteredModel) -> str:
-    told = [
-        ["model", model.name],
-        ["description", model.description],
-        ["aliases", _pairs(model.aliases)],
-        ["stages", _pairs(_stages(model))],
-        ["made", f"{_when(model.create_time_ms)} by {model.created_by}"],
-        ["changed", _when(model.update_time_ms)],
-        ["tags", _pairs(model.tags)],
-    ]
-    return table([], [row for row in told if row[1]])
-
-
-def _version_told(version: ModelVersion) -> str:
-    told = [
-        ["model", version.name],
-        ["version", str(version.version)],
-        ["aliases", " ".join(version.aliases)],
-        ["stage", version.stage.value],
-        ["status", version.status.lower() + (f": {version.status_message}" if version.status_message else "")],
-        ["run", version.run_id],
-        ["source", version.source],
-        ["description", version.description],
-        ["made", f"{_when(version.create_time_ms)} by {version.created_by}"],
-        ["changed", _when(version.update_time_ms)],
-        ["tags", _pairs(version.tags)],
-    ]
-    return table([], [row for row in told if row[1]])
-
-
-def _version_row(version: ModelVersion) -> list[str]:
-    return [
-        str(version.version),
-        version.status.lower(),
-        version.stage.value,
-        " ".join(version.aliases),
-        version.run_id or version.source,
-        _when(version.create_time_ms),
-        version.created_by,
-    ]
-
-
-def _event_row(event: RegistryEvent) -> list[str]:
-    what = " ".join([event.kind.replace("_", " "), *([event.key] if event.key else [])])
-    model = f"{event.name}/{event.version}" if event.version else event.name
-    return [str(event.id), _when(event.time_ms), event.by, model, what, _change(event.before, event.after)]
-
-
-def _change(before: Mapping[str, str], after: Mapping[str, str]) -> str:
-    told = []
-    keys = {*before, *after}
-    if keys & {"source", "version"}:
-        keys -= {"path", "run_id"}  # which these tell
-    for key in sorted(keys):
-        old, new = (
-            _short(_gates(value) if key == "gates" else value) for value in (before.get(key, ""), after.get(key, ""))
-        )
-        if old != new:
-            told.append(f"{key}: {old} → {new or 'none'}" if old else f"{key}: {new}")
-    return "; ".join(told)
-
-
-def _gates(told: str) -> str:
-    """Those of an event, without what came of them."""
-    if not told:
-        return ""
-    return "; ".join(str(gate["gate"] if isinstance(gate, dict) else gate) for gate in json.loads(told))
-
-
-def _show_gates(gates: list[GateResult]) -> None:
-    if gates:
-        rows = [
-            [
-                "passed" if gate.passed else "FAILED",
-                gate.gate,
-                "  ".join(f"{each.field} = {_short(each.value or 'none')}" for each in gate.values),
-                gate.reason,
-            ]
-            for gate in gates
-        ]
-        print(table(["", "gate", "values", "why"], rows))
-
-
-def _tell(promotion: Promotion) -> None:
-    _show_gates(promotion.results)
-    what = f"version {promotion.version} of {promotion.name!r} to {_target(promotion)}"
-    print(f"promotion {promotion.id}: {what}: {_standing(promotion)}")
-
-
-def _standing(promotion: Promotion) -> str:
-    approvals = sum(verdict.approved for verdict in promotion.verdicts)
-    return f"{promotion.state.lower()}, {approvals} of {promotion.approvals_needed} approvals"
-
-
-def _target(led: Promotion | PromotionPolicy) -> str:
-    return f"@{led.alias}" if led.stage is None else led.stage.value
-
-
-def _stages(model: RegisteredModel) -> dict[str, int]:
-    return {each.stage.value: each.version for each in model.latest_versions if each.stage is not ModelStage.NONE}
-
-
-def _pairs(values: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in sorted(values.items()))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
-
-
-def _when(ms: int) -> str:
-    return f"{datetime.datetime.fromtimestamp(ms / 1000, datetime.UTC).astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def _json(thing: Any) -> str:
-    return json.dumps(dataclasses.asdict(thing), ensure_ascii=False)
