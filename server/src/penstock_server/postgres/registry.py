@@ -139,14 +139,15 @@ async def update(conn: Connection, model: ModelRef, new_name: str | None, descri
             raise
         raise AlreadyExists("registered model", new_name or "") from error
     happened = []
-    if new_name not in (None, row["name"]):
-        happened.append(Happening(EventKind.MODEL_RENAMED, 0, "", {"name": row["name"]}, {"name": new_name or ""}))
+    # Before the renaming: both events have the old name, and who follows the names would not find it any more.
     if description not in (None, row["description"]):
         happened.append(
             Happening(
                 EventKind.MODEL_UPDATED, 0, "", {"description": row["description"]}, {"description": description or ""}
             )
         )
+    if new_name not in (None, row["name"]):
+        happened.append(Happening(EventKind.MODEL_RENAMED, 0, "", {"name": row["name"]}, {"name": new_name or ""}))
     return happened
 
 

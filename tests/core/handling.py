@@ -1,0 +1,282 @@
+"""Somebody who does anything to the registry, much of it in vain."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import uuid
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from registering import ANN, ELSEWHERE, Desk
+
+from penstock_server.core.promotions import Promotions
+from penstock_server.model.access import Caller
+from penstock_server.model.errors import PenstockError
+from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.promotions import Promotion, Wish
+from penstock_server.model.registry import ModelVersion, NewVersion, Policy, Stage, VersionStatus, run_source
+from penstock_server.model.runs import RunId
+
+NAMES = ("iris", "lily", "rose")
+USERS = ("ann", "bob", "cat", "Žofie")
+ALIASES = ("champion", "challenger", "1st")
+TARGETS = ("@champion", "@challenger", "Staging", "Production")
+KEYS = ("a", "b", "ü 2")
+TEXTS = ("", "x", "y ☃")
+GATES = (
+    "tags.a IS NOT NULL",
+    "tags.b = 'x' OR version > 2",
+    "NOT stage = 'Archived'",
+    "params.lr = '0.1'",
+    "tags.a = champion.tags.a",
+    "version >= Production.attributes.version",
+    "params.lr = champoin.params.lr OR version > 0",
+    "tags.`ü 2` != 'ü'",
+    "f1 >",
+)
+REQUESTS = ("", "", "", "one", "two", "three")
+
+T = TypeVar("T")
+Call = partial[Awaitable[Any]]
+
+_NUMBERS = itertools.count(1)
+
+
+@dataclass
+class Ground:
+    """What several of them know: the runs that models come from, and what they have seen made."""
+
+    runs: list[RunId] = field(default_factory=list)
+    experiments: list[ExperimentId] = field(default_factory=list)
+    newest: dict[str, int] = field(default_factory=dict)
+    promotions: list[int] = field(default_factory=list)
+
+    @classmethod
+    async def lay(cls, desk: Desk) -> Ground:
+        """Two models to begin with, and two experiments of two runs each."""
+        ground = cls()
+        for name in NAMES[:2]:
+            await desk.version(name)
+        for _ in range(2):
+            made = await desk.experiments.create(ANN, f"experiment {next(_NUMBERS)}")
+            ground.experiments.append(made.id)
+            for _ in range(2):
+                run = await desk.run("model/weights", "code", experiment_id=made.id, params={"lr": "0.1"})
+                ground.runs.append(run.id)
+        return ground
+
+
+@dataclass
+class Act:
+    """One thing that was tried, and what came of it."""
+
+    caller: Caller
+    what: str
+    answer: Any = None
+    error: PenstockError | None = None
+
+    @property
+    def made_version(self) -> bool:
+        """Whether it made a version, or was told of the one that the same request made before."""
+        return self.what.startswith("ModelVersions.create(") and self.error is None
+
+    def __str__(self) -> str:
+        return f"{self.caller.user} {self.what}: {self.error!r}" if self.error else f"{self.caller.user} {self.what}"
+
+
+# How often each is done, beside the others.
+_OFTEN = {
+    "create": 3, "rename": 2, "describe": 1, "delete": 1, "tag": 2, "untag": 1,
+    "add": 10, "update_version": 5, "delete_version": 2, "tag_version": 4, "untag_version": 2,
+    "move_stage": 5, "set_alias": 5, "delete_alias": 2,
+    "set_policy": 3, "delete_policy": 2, "promote": 7, "request_promotion": 4, "approve": 6, "reject": 1,
+    "delete_run": 2, "restore_run": 3, "delete_experiment": 1, "restore_experiment": 2,
+}  # fmt: skip
+
+
+class Hand:
+    """Does one thing after another, as chance has it."""
+
+    def __init__(self, desk: Desk, ground: Ground, chance: random.Random) -> None:
+        self.desk = desk
+        self.ground = ground
+        self.chance = chance
+        self.promotions = Promotions(desk.db)
+
+    async def act(self) -> Act:
+        """Does one thing; what the registry refuses is told."""
+        user = self.chance.choice(USERS)
+        caller = Caller("tester", ANN.workspace_id, user, f"request {next(_NUMBERS)}")
+        [kind] = self.chance.choices(list(_OFTEN), list(_OFTEN.values()))
+        call: Call = getattr(self, f"_{kind}")(caller)
+        act = Act(caller, f"{call.func.__qualname__}{call.args[1:]} {call.keywords or ''}".rstrip())
+        try:
+            act.answer = await call()
+        except PenstockError as error:
+            act.error = error
+        self._learn(act.answer)
+        return act
+
+    def _learn(self, answer: object) -> None:
+        match answer:
+            case ModelVersion(name=name, version=version):
+                self.ground.newest[name] = max(version, self.ground.newest.get(name, 0))
+            case (Promotion(id=number), _):
+                self.ground.promotions.append(number)
+
+    def _create(self, caller: Caller) -> Call:
+        return partial(self.desk.models.create, caller, self._name(), self._text(), self._tags(), self._request())
+
+    def _rename(self, caller: Caller) -> Call:
+        return partial(self.desk.models.update, caller, self._name(), self._name(), self._maybe(self._text()))
+
+    def _describe(self, caller: Caller) -> Call:
+        return partial(self.desk.models.update, caller, self._name(), None, self._text())
+
+    def _delete(self, caller: Caller) -> Call:
+        return partial(self.desk.models.delete, caller, self._name())
+
+    def _tag(self, caller: Caller) -> Call:
+        return partial(self.desk.models.set_tags, caller, self._name(), self._tags())
+
+    def _untag(self, caller: Caller) -> Call:
+        return partial(self.desk.models.delete_tags, caller, self._name(), self._keys())
+
+    def _add(self, caller: Caller) -> Call:
+        run_id = self._run() if self.chance.random() < 0.9 else RunId(uuid.UUID(int=self.chance.getrandbits(128)))
+        name, alias = self._name(), self.chance.choice(ALIASES)
+        of: list[dict[str, Any]] = [
+            {"run_id": run_id, "path": "model"},
+            {"run_id": run_id, "path": "code"},
+            {"run_id": run_id},
+            {"run_id": run_id, "path": "nowhere"},
+            {"run_id": run_id, "path": "nowhere", "status": VersionStatus.PENDING},
+            {"run_id": run_id, "path": "model", "status": VersionStatus.PENDING},
+            {"run_id": run_id, "source": ELSEWHERE},
+            {"source": ELSEWHERE},
+            {"source": run_source(run_id, "model")},
+            {"source": f"models:/{name}/{self._version(name)}"},
+            {"source": f"models:/{name}@{alias}"},
+            {"source": ELSEWHERE, "path": "model"},
+        ]
+        new = NewVersion(
+            self._name(),
+            **self.chance.choice(of),
+            description=self._text(),
+            tags=self._tags(),
+            request_id=self._request(),
+            create_model=self.chance.random() < 0.6,
+        )
+        return partial(self.desk.versions.create, caller, new)
+
+    def _update_version(self, caller: Caller) -> Call:
+        status = self._maybe(self.chance.choice(list(VersionStatus)))
+        texts = self._maybe(self._text()), status, self._maybe(self._text())
+        return partial(self.desk.versions.update, caller, *self._one(), *texts)
+
+    def _delete_version(self, caller: Caller) -> Call:
+        return partial(self.desk.versions.delete, caller, *self._one())
+
+    def _tag_version(self, caller: Caller) -> Call:
+        return partial(self.desk.versions.set_tags, caller, *self._one(), self._tags())
+
+    def _untag_version(self, caller: Caller) -> Call:
+        return partial(self.desk.versions.delete_tags, caller, *self._one(), self._keys())
+
+    def _move_stage(self, caller: Caller) -> Call:
+        stage = self.chance.choice(list(Stage))
+        return partial(
+            self.desk.versions.move_stage, caller, *self._one(), stage, archive_others=self.chance.random() < 0.5
+        )
+
+    def _set_alias(self, caller: Caller) -> Call:
+        name, version = self._one()
+        return partial(self.desk.versions.set_alias, caller, name, self._alias(), version, self._expected(name))
+
+    def _delete_alias(self, caller: Caller) -> Call:
+        name = self._name()
+        return partial(self.desk.versions.delete_alias, caller, name, self._alias(), self._expected(name))
+
+    def _set_policy(self, caller: Caller) -> Call:
+        policy = Policy(self.chance.choice(TARGETS), self._gates(), self.chance.choice((0, 0, 1, 1, 2, -1)))
+        return partial(self.promotions.set_policy, caller, self._name(), policy)
+
+    def _delete_policy(self, caller: Caller) -> Call:
+        return partial(self.promotions.delete_policy, caller, self._name(), self.chance.choice(TARGETS))
+
+    def _promote(self, caller: Caller) -> Call:
+        wish = self._wish()
+        expected = self._expected(wish.name)
+        return partial(self.promotions.promote, caller, wish, expected=expected, dry_run=self.chance.random() < 0.1)
+
+    def _request_promotion(self, caller: Caller) -> Call:
+        return partial(self.promotions.request, caller, self._wish(), self._text())
+
+    def _approve(self, caller: Caller) -> Call:
+        return partial(self.promotions.approve, caller, self._name(), self._promotion(), self._text())
+
+    def _reject(self, caller: Caller) -> Call:
+        return partial(self.promotions.reject, caller, self._name(), self._promotion(), self._text())
+
+    def _delete_run(self, caller: Caller) -> Call:
+        return partial(self.desk.runs.delete, caller, self._run(), force=self.chance.random() < 0.6)
+
+    def _restore_run(self, caller: Caller) -> Call:
+        return partial(self.desk.runs.restore, caller, self._run())
+
+    def _delete_experiment(self, caller: Caller) -> Call:
+        experiment_id = self.chance.choice(self.ground.experiments)
+        return partial(self.desk.experiments.delete, caller, experiment_id, force=self.chance.random() < 0.6)
+
+    def _restore_experiment(self, caller: Caller) -> Call:
+        return partial(self.desk.experiments.restore, caller, self.chance.choice(self.ground.experiments))
+
+    def _name(self) -> str:
+        return self.chance.choice(NAMES)
+
+    def _text(self) -> str:
+        return self.chance.choice(TEXTS)
+
+    def _tags(self) -> dict[str, str]:
+        return {key: self._text() for key in self._keys()}
+
+    def _keys(self) -> list[str]:
+        return self.chance.choices(KEYS, k=self.chance.randint(0, 3))
+
+    def _request(self) -> str:
+        return self.chance.choice(REQUESTS)
+
+    def _maybe(self, what: T) -> T | None:
+        return what if self.chance.random() < 0.6 else None
+
+    def _run(self) -> RunId:
+        return self.chance.choice(self.ground.runs)
+
+    def _version(self, name: str) -> int:
+        """One of the last, most likely."""
+        newest = self.ground.newest.get(name, 0)
+        return self.chance.randint(max(1, newest - 5), newest + 1)
+
+    def _one(self) -> tuple[str, int]:
+        name = self._name()
+        return name, self._version(name)
+
+    def _alias(self) -> str:
+        return self.chance.choice(ALIASES)
+
+    def _expected(self, name: str) -> int | None:
+        return self.chance.choice((None, None, None, 0, self._version(name)))
+
+    def _gates(self) -> tuple[str, ...]:
+        return tuple(self.chance.choices(GATES[:-1], k=self.chance.randint(0, 2))) + (
+            GATES[-1:] if self.chance.random() < 0.05 else ()
+        )
+
+    def _wish(self) -> Wish:
+        return Wish(*self._one(), self.chance.choice(TARGETS), self._gates(), self.chance.random() < 0.3)
+
+    def _promotion(self) -> int:
+        return self.chance.choice([1, *self.ground.promotions[-6:], *self.ground.promotions[-2:]])
