@@ -114,6 +114,23 @@ def test_a_server_that_is_away_is_waited_for_in_vain(name: str) -> None:
     run.finish(timeout=0.1)
 
 
+def test_what_takes_longer_is_told(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = penstock.start_run(url=NOBODY, pace=QUICK)
+    run.log_text("x", "model")
+    capsys.readouterr()
+    told = []
+    for quiet in (1000.0, 0.0):
+        monkeypatch.setattr("penstock.progress._QUIET", quiet)
+        with pytest.raises(errors.TimedOut):
+            run.register_model(name, "model", timeout=0.2)
+        told += capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"penstock: run {run.id}: 1 file to be sent, 0 s")
+    run.finish(timeout=0.1)
+
+
 def test_what_finish_has_left_is_not_waited_for(name: str) -> None:
     run = penstock.start_run(url=NOBODY, pace=QUICK)
     run.log_text("x", "model")

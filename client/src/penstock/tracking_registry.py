@@ -12,6 +12,7 @@ from penstock.bars import files_of
 from penstock.errors import FailedPrecondition, NotFound, PenstockError, Retryable, TimedOut
 from penstock.outgoing.box import Entry
 from penstock.paths import artifact_directory
+from penstock.progress import Telling
 from penstock.sender import State
 
 if TYPE_CHECKING:
@@ -109,14 +110,18 @@ class ModelLog:
         if files is not None:
             files.courier.hurried = True
         try:
-            while (unsent := self._unsent(where)) or (outbox.acked < last and self._sender.state is not State.CLOSED):
-                if self._sender.state is State.PARKED:
-                    raise FailedPrecondition(f"the server does not take run {self.id}: {self._sender.trouble}")
-                if files is not None and unsent and files.settled:
-                    raise FailedPrecondition(f"run {self.id}: {files.fate()}")
-                if time.monotonic() >= until:
-                    raise TimedOut(self._still_to_come(unsent))
-                time.sleep(_LOOK)
+            with Telling(self._sender, self.id, files) as telling:
+                while (unsent := self._unsent(where)) or (
+                    outbox.acked < last and self._sender.state is not State.CLOSED
+                ):
+                    if self._sender.state is State.PARKED:
+                        raise FailedPrecondition(f"the server does not take run {self.id}: {self._sender.trouble}")
+                    if files is not None and unsent and files.settled:
+                        raise FailedPrecondition(f"run {self.id}: {files.fate()}")
+                    if time.monotonic() >= until:
+                        raise TimedOut(self._still_to_come(unsent))
+                    time.sleep(_LOOK)
+                    telling.tell()
         finally:
             if files is not None and not files.closed:
                 files.courier.hurried = False
