@@ -227,16 +227,17 @@ def test_what_a_version_stands_on_is_kept_unless_forced(
 ) -> None:
     registry.create_version(name, run_id, "model", create_model=True)
     experiment = client.get_run(run_id).experiment_id
+    # The experiment first: what a run's deletion was forced for is not asked for again.
     for delete in (
         lambda **force: client.delete_artifact(run_id, "model/weights.bin", **force),
-        lambda **force: client.delete_run(run_id, **force),
         lambda **force: client.delete_experiment(experiment, **force),
+        lambda **force: client.delete_run(run_id, **force),
     ):
         with pytest.raises(errors.FailedPrecondition, match=name):
             delete()
         delete(force=True)
+        client.restore_experiment(experiment)
     assert {each.key for each in registry.events(name, kinds=["source_deleted"])} == {"artifact", "run", "experiment"}
-    client.restore_experiment(experiment)
 
 
 def test_download(client: penstock.Client, registry: Registry, name: str, run_id: str, tmp_path: Path) -> None:

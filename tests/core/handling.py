@@ -17,7 +17,15 @@ from penstock_server.model.access import Caller
 from penstock_server.model.errors import PenstockError
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.promotions import Promotion, Wish
-from penstock_server.model.registry import ModelVersion, NewVersion, Policy, Stage, VersionStatus, run_source
+from penstock_server.model.registry import (
+    ModelVersion,
+    NewVersion,
+    Policy,
+    RegisteredModel,
+    Stage,
+    VersionStatus,
+    run_source,
+)
 from penstock_server.model.runs import RunId
 
 NAMES = ("iris", "lily", "rose")
@@ -52,20 +60,22 @@ class Ground:
     runs: list[RunId] = field(default_factory=list)
     experiments: list[ExperimentId] = field(default_factory=list)
     newest: dict[str, int] = field(default_factory=dict)
-    promotions: list[int] = field(default_factory=list)
+    promotions: list[tuple[str, int]] = field(default_factory=list)
+    guarded: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     async def lay(cls, desk: Desk) -> Ground:
-        """Two models to begin with, and two experiments of two runs each."""
+        """Two models to begin with and no other, and two experiments of a run each."""
         ground = cls()
+        for model in (await desk.models.search(ANN))[0]:
+            await desk.models.delete(ANN, model.name)
         for name in NAMES[:2]:
-            await desk.version(name)
+            ground.newest[name] = (await desk.version(name)).version
         for _ in range(2):
             made = await desk.experiments.create(ANN, f"experiment {next(_NUMBERS)}")
+            run = await desk.run("model/weights", "code", experiment_id=made.id, params={"lr": "0.1"})
             ground.experiments.append(made.id)
-            for _ in range(2):
-                run = await desk.run("model/weights", "code", experiment_id=made.id, params={"lr": "0.1"})
-                ground.runs.append(run.id)
+            ground.runs.append(run.id)
         return ground
 
 
@@ -89,11 +99,11 @@ class Act:
 
 # How often each is done, beside the others.
 _OFTEN = {
-    "create": 3, "rename": 2, "describe": 1, "delete": 1, "tag": 2, "untag": 1,
-    "add": 10, "update_version": 5, "delete_version": 2, "tag_version": 4, "untag_version": 2,
+    "create": 1, "rename": 2, "describe": 1, "delete": 0.5, "tag": 3, "untag": 3,
+    "add": 12, "update_version": 5, "delete_version": 2, "tag_version": 4, "untag_version": 3,
     "move_stage": 5, "set_alias": 5, "delete_alias": 2,
-    "set_policy": 3, "delete_policy": 2, "promote": 7, "request_promotion": 4, "approve": 6, "reject": 1,
-    "delete_run": 2, "restore_run": 3, "delete_experiment": 1, "restore_experiment": 2,
+    "set_policy": 3, "delete_policy": 2, "promote": 7, "request_promotion": 5, "approve": 8, "reject": 2,
+    "delete_run": 2, "restore_run": 4, "delete_experiment": 0.5, "restore_experiment": 2,
 }  # fmt: skip
 
 
@@ -117,15 +127,28 @@ class Hand:
             act.answer = await call()
         except PenstockError as error:
             act.error = error
-        self._learn(act.answer)
+        else:
+            self._learn(call, act.answer)
         return act
 
-    def _learn(self, answer: object) -> None:
-        match answer:
-            case ModelVersion(name=name, version=version):
+    def _learn(self, call: Call, answer: object) -> None:
+        _, *arguments = call.args
+        match answer, arguments:
+            case ModelVersion(name=name, version=version), _:
                 self.ground.newest[name] = max(version, self.ground.newest.get(name, 0))
-            case (Promotion(id=number), _):
-                self.ground.promotions.append(number)
+            case (Promotion(id=number, wish=Wish(name=name)), _), _:
+                self.ground.promotions.append((name, number))
+            case RegisteredModel(name=name), [str(old), *_]:
+                self.ground.newest[name] = self.ground.newest.pop(old, 0)
+                self.ground.promotions = [
+                    (name if each[0] == old else each[0], each[1]) for each in self.ground.promotions
+                ]
+            case None, [str(name)]:  # it is deleted
+                self.ground.newest.pop(name, None)
+                self.ground.promotions = [each for each in self.ground.promotions if each[0] != name]
+                self.ground.guarded = [each for each in self.ground.guarded if each[0] != name]
+            case None, [str(name), Policy(target=target, approvals=approvals)] if approvals:
+                self.ground.guarded.append((name, target))
 
     def _create(self, caller: Caller) -> Call:
         return partial(self.desk.models.create, caller, self._name(), self._text(), self._tags(), self._request())
@@ -143,7 +166,7 @@ class Hand:
         return partial(self.desk.models.set_tags, caller, self._name(), self._tags())
 
     def _untag(self, caller: Caller) -> Call:
-        return partial(self.desk.models.delete_tags, caller, self._name(), self._keys())
+        return partial(self.desk.models.delete_tags, caller, self._name(), self._keys()[:1])
 
     def _add(self, caller: Caller) -> Call:
         run_id = self._run() if self.chance.random() < 0.9 else RunId(uuid.UUID(int=self.chance.getrandbits(128)))
@@ -184,13 +207,12 @@ class Hand:
         return partial(self.desk.versions.set_tags, caller, *self._one(), self._tags())
 
     def _untag_version(self, caller: Caller) -> Call:
-        return partial(self.desk.versions.delete_tags, caller, *self._one(), self._keys())
+        return partial(self.desk.versions.delete_tags, caller, *self._one(), self._keys()[:2])
 
     def _move_stage(self, caller: Caller) -> Call:
         stage = self.chance.choice(list(Stage))
-        return partial(
-            self.desk.versions.move_stage, caller, *self._one(), stage, archive_others=self.chance.random() < 0.5
-        )
+        others = self._others(stage.label)
+        return partial(self.desk.versions.move_stage, caller, *self._one(), stage, archive_others=others)
 
     def _set_alias(self, caller: Caller) -> Call:
         name, version = self._one()
@@ -201,7 +223,7 @@ class Hand:
         return partial(self.desk.versions.delete_alias, caller, name, self._alias(), self._expected(name))
 
     def _set_policy(self, caller: Caller) -> Call:
-        policy = Policy(self.chance.choice(TARGETS), self._gates(), self.chance.choice((0, 0, 1, 1, 2, -1)))
+        policy = Policy(self.chance.choice(TARGETS), self._gates(), self.chance.choice((0, 1, 1, 1, 2, 2, -1)))
         return partial(self.promotions.set_policy, caller, self._name(), policy)
 
     def _delete_policy(self, caller: Caller) -> Call:
@@ -213,13 +235,17 @@ class Hand:
         return partial(self.promotions.promote, caller, wish, expected=expected, dry_run=self.chance.random() < 0.1)
 
     def _request_promotion(self, caller: Caller) -> Call:
-        return partial(self.promotions.request, caller, self._wish(), self._text())
+        wish = self._wish()
+        if self.ground.guarded and self.chance.random() < 0.9:
+            name, target = self.chance.choice(self.ground.guarded[-4:])
+            wish = Wish(name, self._version(name), target, wish.gates, self._others(target))
+        return partial(self.promotions.request, caller, wish, self._text())
 
     def _approve(self, caller: Caller) -> Call:
-        return partial(self.promotions.approve, caller, self._name(), self._promotion(), self._text())
+        return partial(self.promotions.approve, caller, *self._promotion(), self._text())
 
     def _reject(self, caller: Caller) -> Call:
-        return partial(self.promotions.reject, caller, self._name(), self._promotion(), self._text())
+        return partial(self.promotions.reject, caller, *self._promotion(), self._text())
 
     def _delete_run(self, caller: Caller) -> Call:
         return partial(self.desk.runs.delete, caller, self._run(), force=self.chance.random() < 0.6)
@@ -235,7 +261,8 @@ class Hand:
         return partial(self.desk.experiments.restore, caller, self.chance.choice(self.ground.experiments))
 
     def _name(self) -> str:
-        return self.chance.choice(NAMES)
+        """One that there is, most likely."""
+        return self.chance.choice([*NAMES, *self.ground.newest, *self.ground.newest, *self.ground.newest])
 
     def _text(self) -> str:
         return self.chance.choice(TEXTS)
@@ -258,7 +285,7 @@ class Hand:
     def _version(self, name: str) -> int:
         """One of the last, most likely."""
         newest = self.ground.newest.get(name, 0)
-        return self.chance.randint(max(1, newest - 5), newest + 1)
+        return self.chance.choice([*range(max(1, newest - 4), newest + 2), max(1, newest), max(1, newest)])
 
     def _one(self) -> tuple[str, int]:
         name = self._name()
@@ -268,15 +295,20 @@ class Hand:
         return self.chance.choice(ALIASES)
 
     def _expected(self, name: str) -> int | None:
-        return self.chance.choice((None, None, None, 0, self._version(name)))
+        return self.chance.choice((None, None, None, None, None, 0, self._version(name)))
 
     def _gates(self) -> tuple[str, ...]:
-        return tuple(self.chance.choices(GATES[:-1], k=self.chance.randint(0, 2))) + (
-            GATES[-1:] if self.chance.random() < 0.05 else ()
-        )
+        broken = GATES[-1:] if self.chance.random() < 0.02 else ()
+        return (*self.chance.choices(GATES[:-1], k=self.chance.choice((0, 0, 0, 1, 1, 2))), *broken)
 
     def _wish(self) -> Wish:
-        return Wish(*self._one(), self.chance.choice(TARGETS), self._gates(), self.chance.random() < 0.3)
+        target = self.chance.choice(TARGETS)
+        return Wish(*self._one(), target, self._gates(), self._others(target))
 
-    def _promotion(self) -> int:
-        return self.chance.choice([1, *self.ground.promotions[-6:], *self.ground.promotions[-2:]])
+    def _others(self, target: str) -> bool:
+        """Whether others are archived, which goes with some targets only."""
+        return self.chance.random() < (0.5 if target in ("Staging", "Production") else 0.05)
+
+    def _promotion(self) -> tuple[str, int]:
+        known = self.ground.promotions
+        return self.chance.choice([(self._name(), 1), *known[-5:], *known[-2:], *known[-2:]])

@@ -229,10 +229,11 @@ def test_what_a_version_stands_on_is_deleted_by_force(
     delete_artifact = ar.DeleteArtifactRequest(run_id=run_id, path="model")
     delete_run = ru.DeleteRunRequest(run_id=run_id)
     delete_experiment = ex.DeleteExperimentRequest(experiment_id=experiment_id)
+    # The experiment before the run: what the run's deletion was forced for would not be asked for again.
     for method, request in (
         (artifacts.DeleteArtifact, delete_artifact),
-        (runs.DeleteRun, delete_run),
         (experiments.DeleteExperiment, delete_experiment),
+        (runs.DeleteRun, delete_run),
     ):
         with pytest.raises(grpc.RpcError) as caught:
             method(request)
@@ -240,10 +241,11 @@ def test_what_a_version_stands_on_is_deleted_by_force(
         assert f"{name} version 1 stands on" in (caught.value.details() or "")
         request.force = True
         method(request)
+        experiments.RestoreExperiment(ex.RestoreExperimentRequest(experiment_id=experiment_id))
     gone = registry.ListEvents(
         pb.ListEventsRequest(name=name, kinds=[pb.REGISTRY_EVENT_KIND_SOURCE_DELETED], oldest_first=True)
     ).events
-    assert [event.key for event in gone] == ["artifact", "run", "experiment"]
+    assert [event.key for event in gone] == ["artifact", "experiment", "run"]
 
 
 def test_events_come_in_pages_that_fit(registry: RegistryServiceStub, name: str) -> None:
