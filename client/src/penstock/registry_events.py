@@ -220,7 +220,7 @@ class Waiting(Watching):
         self._stage = None if stage is None else ModelStage.of(stage)
         self._version = version
         self._other_than = other_than
-        self._named = 0
+        self._named: int | None = None  # nobody has looked
 
     def advanced(self) -> None:
         """There is a server: from here on it is waited for, however long it is away."""
@@ -251,6 +251,8 @@ class Waiting(Watching):
 
     def too_late(self) -> TimedOut:
         """When its time is over."""
-        names = f"names version {self._named}" if self._named else "names no version"
         which = f"@{self._alias}" if self._alias is not None else f"/{self._stage or 'latest'}"
+        if self._named is None:
+            return TimedOut(f"the server has not told in time what models:/{self._name}{which} names")
+        names = f"names version {self._named}" if self._named else "names no version"
         return TimedOut(f"models:/{self._name}{which} still {names}")

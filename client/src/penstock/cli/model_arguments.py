@@ -153,6 +153,6 @@ def _number(text: str) -> int:
 
 def _seconds(text: str) -> float:
     number = float(text)
-    if not 0 <= number <= threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError("must be 0 or more")
+    if not 0 < number <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError("must be more than 0")
     return number
