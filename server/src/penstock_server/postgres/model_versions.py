@@ -23,16 +23,17 @@ from penstock_server.model.registry import (
 )
 from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres import registry_events
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
 _NUMBER = "UPDATE registered_models SET last_version = last_version + 1 WHERE id = $1 RETURNING last_version"
-_ADD = """
+_ADD = f"""
 INSERT INTO model_versions (model_id, workspace_id, version, run_id, path, source, status, description, created_by,
                             created_ms, updated_ms, request_id)
 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, t.ms, t.ms, $10
-  FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+  FROM (SELECT {NOW_MS} AS ms) t
 RETURNING id
-"""
+"""  # noqa: S608  # only constants are put together
 
 
 async def add(conn: Connection, caller: Caller, model: ModelRef, new: NewVersion) -> tuple[int, list[Happening]]:
@@ -158,10 +159,10 @@ SELECT a.alias, v.version, v.run_id FROM model_aliases a JOIN model_versions v O
  WHERE a.model_id = $1 AND ($2::integer IS NULL OR v.version = $2) ORDER BY a.alias
 """
 # The numbers of the promotions' states: what is pending becomes void.
-_VOID = """
-UPDATE promotions SET state = 4, settled_ms = floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
+_VOID = f"""
+UPDATE promotions SET state = 4, settled_ms = {NOW_MS}
  WHERE model_id = $1 AND ($2::integer IS NULL OR version = $2) AND state = 1
-"""
+"""  # noqa: S608  # only constants are put together
 _DELETE = """
 DELETE FROM model_versions WHERE model_id = $1 AND ($2::integer IS NULL OR version = $2)
 RETURNING version, source, run_id, path, stage
@@ -234,12 +235,12 @@ _HOLDER = """
 SELECT v.version, v.run_id, a.moved_by, a.moved_ms
   FROM model_aliases a JOIN model_versions v ON v.id = a.version_id WHERE a.model_id = $1 AND a.alias = $2
 """
-_MOVE_ALIAS = """
+_MOVE_ALIAS = f"""
 INSERT INTO model_aliases (model_id, workspace_id, alias, version_id, moved_by, moved_ms)
-SELECT $1, $2, $3, $4, $5, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
+SELECT $1, $2, $3, $4, $5, {NOW_MS}
 ON CONFLICT (model_id, alias) DO UPDATE
    SET version_id = excluded.version_id, moved_by = excluded.moved_by, moved_ms = excluded.moved_ms
-"""
+"""  # noqa: S608  # only constants are put together
 _DROP_ALIAS = "DELETE FROM model_aliases WHERE model_id = $1 AND alias = $2"
 
 

@@ -13,6 +13,7 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import NotFound
 from penstock_server.model.promotions import Promotion, PromotionState, Verdict, Wish, key
 from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
 _POLICY = "SELECT target, gates, approvals FROM promotion_policies WHERE model_id = $1 AND target = $2"
@@ -53,12 +54,12 @@ def _in_words(policy: Policy) -> dict[str, str]:
 
 
 _PENDING = "SELECT id FROM promotions WHERE model_id = $1 AND version = $2 AND target = $3 AND state = 1"
-_ADD = """
+_ADD = f"""
 INSERT INTO promotions (model_id, workspace_id, version, target, gates, archive_others, requested_by, comment,
                         created_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, {NOW_MS})
 RETURNING id
-"""
+"""  # noqa: S608  # only constants are put together
 
 
 async def request(
@@ -145,14 +146,14 @@ def _promotion(row: Row) -> Promotion:
 
 
 # Saying the same again changes nothing, and saying nothing takes no comment back.
-_SAY = """
+_SAY = f"""
 INSERT INTO promotion_verdicts AS old (promotion_id, workspace_id, given_by, approved, comment, given_ms)
-VALUES ($1, $2, $3, $4, $5, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+VALUES ($1, $2, $3, $4, $5, {NOW_MS})
 ON CONFLICT (promotion_id, given_by) DO UPDATE
    SET approved = excluded.approved, comment = excluded.comment, given_ms = excluded.given_ms
  WHERE old.approved <> excluded.approved OR excluded.comment NOT IN ('', old.comment)
 RETURNING promotion_id
-"""
+"""  # noqa: S608  # only constants are put together
 
 
 async def say(
@@ -167,13 +168,13 @@ async def say(
     return [Happening(kind, promotion.wish.version, key(promotion.wish.target), after=after)]
 
 
-_SETTLE = """
-UPDATE promotions SET state = $2, settled_ms = floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint WHERE id = $1
-"""
-_VOID = """
-UPDATE promotions SET state = 4, settled_ms = floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
+_SETTLE = f"""
+UPDATE promotions SET state = $2, settled_ms = {NOW_MS} WHERE id = $1
+"""  # noqa: S608  # only constants are put together
+_VOID = f"""
+UPDATE promotions SET state = 4, settled_ms = {NOW_MS}
  WHERE model_id = $1 AND version = $2 AND target = $3 AND state = 1
-"""
+"""  # noqa: S608  # only constants are put together
 
 
 async def settle(conn: Connection, promotion: Promotion, state: PromotionState) -> None:

@@ -13,15 +13,16 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import AlreadyExists, NotFound
 from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy, RegisteredModel
 from penstock_server.postgres import model_versions
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection
 
 # A taken name or request id inserts nothing; while another inserts the same, this waits for how that ends.
-_ADD = """
+_ADD = f"""
 INSERT INTO registered_models (workspace_id, name, description, created_by, created_ms, updated_ms, request_id)
 SELECT $1, $2, $3, $4, t.ms, t.ms, $5
-  FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+  FROM (SELECT {NOW_MS} AS ms) t
 ON CONFLICT DO NOTHING RETURNING id
-"""
+"""  # noqa: S608  # only constants are put together
 
 
 async def add(

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.limits import INT64_MAX
 from penstock_server.model.registry import Event, EventKind, Happening, ModelId
+from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
 CHANNEL = "penstock_registry"
@@ -16,30 +17,30 @@ CHANNEL = "penstock_registry"
 # read up to one has missed none. The number is any, the same for ever.
 _HOLD = "SELECT pg_advisory_xact_lock(736462731, $1)"
 
-_ADD = """
+_ADD = f"""
 WITH added AS (
     INSERT INTO registry_events (workspace_id, model_id, kind, name, version, key, before, after, made_by, at_ms,
                                  request_id)
     SELECT $1, $2, h.kind, $3, h.version, h.key, h.before::jsonb, h.after::jsonb, $4,
-           floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint, $5
+           {NOW_MS}, $5
       FROM unnest($6::smallint[], $7::integer[], $8::text[], $9::text[], $10::text[])
            WITH ORDINALITY AS h (kind, version, key, before, after, position)
      ORDER BY h.position
     RETURNING id)
 SELECT pg_notify($11, $1::text || ' ' || max(id)::text) FROM added
-"""
+"""  # noqa: S608  # only constants are put together
 
 # Two replicas' clocks may differ; the time of the last change never goes back.
-_TOUCH_MODEL = """
+_TOUCH_MODEL = f"""
 UPDATE registered_models
-   SET updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+   SET updated_ms = greatest(updated_ms, {NOW_MS})
  WHERE id = $1
-"""
-_TOUCH_VERSIONS = """
+"""  # noqa: S608  # only constants are put together
+_TOUCH_VERSIONS = f"""
 UPDATE model_versions
-   SET updated_ms = greatest(updated_ms, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+   SET updated_ms = greatest(updated_ms, {NOW_MS})
  WHERE model_id = $1 AND version = ANY($2)
-"""
+"""  # noqa: S608  # only constants are put together
 
 _OF_MODEL = frozenset(
     {EventKind.MODEL_RENAMED, EventKind.MODEL_UPDATED, EventKind.MODEL_TAG_SET, EventKind.MODEL_TAG_DELETED}
