@@ -101,7 +101,7 @@ class Act:
 _OFTEN = {
     "create": 1, "rename": 2, "describe": 1, "delete": 0.5, "tag": 3, "untag": 3,
     "add": 12, "update_version": 5, "delete_version": 2, "tag_version": 4, "untag_version": 3,
-    "move_stage": 5, "set_alias": 5, "delete_alias": 2,
+    "move_stage": 9, "set_alias": 5, "delete_alias": 2,
     "set_policy": 3, "delete_policy": 2, "promote": 7, "request_promotion": 5, "approve": 8, "reject": 2,
     "delete_run": 2, "restore_run": 4, "delete_experiment": 0.5, "restore_experiment": 2,
 }  # fmt: skip
@@ -210,7 +210,7 @@ class Hand:
         return partial(self.desk.versions.delete_tags, caller, *self._one(), self._keys()[:2])
 
     def _move_stage(self, caller: Caller) -> Call:
-        stage = self.chance.choice(list(Stage))
+        stage = self.chance.choice([*Stage, Stage.PRODUCTION, Stage.PRODUCTION, Stage.STAGING])
         others = self._others(stage.label)
         return partial(self.desk.versions.move_stage, caller, *self._one(), stage, archive_others=others)
 
@@ -285,7 +285,7 @@ class Hand:
     def _version(self, name: str) -> int:
         """One of the last, most likely."""
         newest = self.ground.newest.get(name, 0)
-        return self.chance.choice([*range(max(1, newest - 4), newest + 2), max(1, newest), max(1, newest)])
+        return self.chance.choice([*range(max(1, newest - 3), newest + 1), max(1, newest), newest + 1])
 
     def _one(self) -> tuple[str, int]:
         name = self._name()

@@ -192,6 +192,18 @@ async def test_a_promotion_without_it_makes_it_void(here: Place) -> None:
     assert await state(here, same_version) is PromotionState.PENDING
 
 
+async def test_a_promotion_that_moves_nothing_leaves_what_is_requested(here: Place) -> None:
+    version = await here.version()
+    await here.promote(version)
+    await here.guard("@champion", approvals=1)
+    promotion = await here.request(version)
+    await here.promotions.delete_policy(ANN, MODEL, "@champion")
+    before = await here.history()
+    assert (await here.promote(version)).promoted
+    assert await here.history() == before
+    assert await state(here, promotion) is PromotionState.PENDING
+
+
 async def test_a_policy_is_that_of_the_moment(here: Place) -> None:
     version = await here.version(f1=0.5)
     await here.guard("@champion", approvals=1)

@@ -75,7 +75,8 @@ class Promotions:
             passed = all(each.passed for each in results)
             if passed and not dry_run:
                 happened = await _move(conn, caller, model, version, wish, results)
-                await promotions.void(conn, model, wish.version, wish.target)
+                if happened:  # else nothing changes, what is pending no more than the rest: the history would not tell
+                    await promotions.void(conn, model, wish.version, wish.target)
                 await registry_events.add(conn, caller, model.model_id, wish.name, happened)
                 version = await model_versions.load_one(conn, model, wish.version)
         return Outcome(passed, results, version, previous)
