@@ -10,7 +10,7 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -212,7 +212,7 @@ async def _work(
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
         }
         grpc_server.register(Access(db), servicers)
-        async with asyncio.TaskGroup() as group:
+        async with aclosing(uploads), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
                 group.create_task(sweeper.run(), name="sweeper"),

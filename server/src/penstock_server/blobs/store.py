@@ -18,6 +18,13 @@ from penstock_server.model.errors import PenstockError
 Bytes = bytes | bytearray | memoryview
 
 
+class Digest(Protocol):
+    """What takes bytes, as hashlib's do."""
+
+    def update(self, data: Bytes, /) -> None:
+        """Those that come next."""
+
+
 class Object(NamedTuple):
     """A small object to be written as a whole."""
 
@@ -81,6 +88,13 @@ class Store(Protocol):
 
     def read(self, key: str, start: int, length: int) -> AsyncIterator[bytes]:
         """So many bytes from `start` on, in chunks of 1 MiB at most. Raises NotFound."""
+
+    async def hash(self, key: str, digest: Digest, start: int, end: int, token: str | None = None) -> int:
+        """Gives the bytes from `start` to `end` to a digest; where it ended, when there are no more. Raises NotFound.
+
+        With `token`, those of the file that this upload is gathered in, where it is one. Raises UploadGone.
+        Who is cancelled cannot know how many the digest has got.
+        """
 
     async def size(self, key: str) -> int | None:
         """Of an object, in bytes; None when it is not there."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from penstock_server import telemetry
-from penstock_server.blobs.store import Begun, Bytes, Object, Store
+from penstock_server.blobs.store import Begun, Bytes, Digest, Object, Store
 from penstock_server.model.artifacts import Part
 from penstock_server.model.errors import (
     ContentMismatch,
@@ -157,6 +157,13 @@ class Watched:
             async with aclosing(self._store.read(key, start, length)) as chunks:  # type: ignore[type-var]
                 async for chunk in chunks:
                     yield chunk
+
+    async def hash(self, key: str, digest: Digest, start: int, end: int, token: str | None = None) -> int:
+        """Watched, but for an upload's file: who ends the upload is told, and nobody waits for it before."""
+        if token is not None:
+            return await self._store.hash(key, digest, start, end, token)
+        with self._watching("read"):
+            return await self._store.hash(key, digest, start, end)
 
     async def size(self, key: str) -> int | None:
         """Watched."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from penstock_server import telemetry
 from penstock_server.blobs.store import Store
 from penstock_server.core import wholes
+from penstock_server.core.following import Followed, Following
 from penstock_server.core.ledger import Ledger
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import Artifact, Part, UploadId, check_sha256
@@ -37,11 +38,14 @@ class Direct:
         self._db = db
         self._store = store
         self._ledger = ledger
+        self._following = Following(store)
 
     async def plan(self, artifact: Artifact | None, upload: Upload) -> Plan:
         """Begins it: where its bytes go."""
         token = await wholes.begin(self._db, self._store, upload)
         file_uri = self._store.file_uri(token)
+        if file_uri is not None:
+            self._following.begin(upload, token)
         route = Route.SIGNED if file_uri is None else Route.FILE
         return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
 
@@ -83,12 +87,13 @@ class Direct:
         if not is_file and not sha256:
             raise InvalidArgument("sha256", "must be told: the bytes have not come by this server")
         parts = [] if is_file else _parts(upload, etags)
+        followed = await self._following.take(upload.token) if is_file else None
         try:
             await wholes.complete(self._store, upload, upload.token, upload.size or 0, parts)
             size = await self._store.size(upload.key)
             if size != upload.size:
                 raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
-            found = await wholes.read_digest(self._store, upload, upload.size or 0) if is_file else sha256
+            found = await self._digest(upload, followed, sha256) if is_file else sha256
             if found != (sha256 or found):
                 raise wholes.mismatch(upload)
             artifact = await self._ledger.complete(upload, upload.size or 0, found)
@@ -106,6 +111,24 @@ class Direct:
             raise
         telemetry.artifact_uploads.labels("stored").inc()
         return artifact
+
+    async def forget(self, upload: Upload) -> None:
+        """It is given up."""
+        if upload.token is not None:
+            await self._following.end(upload.token)
+
+    async def close(self) -> None:
+        """Ends what runs in the background."""
+        await self._following.close()
+
+    async def _digest(self, upload: Upload, followed: Followed | None, sha256: bytes) -> bytes:
+        """Of a file that a client has written. What was found while it grew is believed when it is what was told."""
+        size = upload.size or 0
+        if followed is not None:
+            await self._store.hash(upload.key, followed.digest, followed.end, size)
+            if followed.digest.digest() == sha256:
+                return sha256
+        return await wholes.read_digest(self._store, upload, size)
 
 
 def _sizes(upload: Upload) -> list[int]:

@@ -235,8 +235,15 @@ class Uploads:
             if upload is None:
                 return
             await uploads.drop(conn, [upload_id])
+        if self._direct is not None:
+            await self._direct.forget(upload)
         if (live := self._live.get(upload_id)) is not None:
             await self._end_live(upload_id, live.attempt)
+
+    async def aclose(self) -> None:
+        """Ends what runs in the background."""
+        if self._direct is not None:
+            await self._direct.close()
 
     @property
     def direct(self) -> Direct:

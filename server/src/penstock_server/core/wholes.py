@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -49,17 +48,9 @@ async def complete(store: Store, upload: Upload, token: str | None, size: int, p
 
 
 async def read_digest(store: Store, upload: Upload, size: int) -> bytes:
-    """Of what is in the store. A chunk is hashed while the next one is read."""
+    """Of what is in the store."""
     digest = hashlib.sha256()
-    loop = asyncio.get_running_loop()
-    hashing: asyncio.Future[None] | None = None
-    async with aclosing(store.read(upload.key, 0, size)) as chunks:  # type: ignore[type-var]
-        async for chunk in chunks:
-            if hashing is not None:
-                await hashing
-            hashing = loop.run_in_executor(None, digest.update, chunk)
-    if hashing is not None:
-        await hashing
+    await store.hash(upload.key, digest, 0, size)
     return digest.digest()
 
 
