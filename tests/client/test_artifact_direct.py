@@ -217,6 +217,25 @@ def test_files_are_written_where_the_server_has_them(beside: penstock.Client, tm
     assert beside.stat_artifact(run_id, artifact.path) == artifact
 
 
+@pytest.mark.parametrize("without", [["copy_file_range"], ["copy_file_range", "sendfile"]])
+def test_where_the_kernel_does_not_copy_bytes_are_read_and_written(
+    beside: penstock.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: list[str]
+) -> None:
+    for way in without:
+        monkeypatch.delattr(os, way, raising=False)
+    run_id = beside.create_run("artifacts").id
+    source = file(tmp_path / "a.bin", 20 * MIB + 3)
+    beside.upload_artifact(run_id, source)
+    assert beside.download_artifacts(run_id, "a.bin", tmp_path / "b.bin").read_bytes() == source.read_bytes()
+
+
+def test_bytes_are_written_where_the_server_has_them(beside: penstock.Client) -> None:
+    run_id = beside.create_run("artifacts").id
+    data = content(20 * MIB + 3)
+    beside.upload_artifact(run_id, data, "a.bin")
+    assert beside.read_artifact(run_id, "a.bin") == data
+
+
 def test_a_directory_that_is_not_shared_is_told(
     beside: penstock.Client, sharing: ServerProcess, tmp_path: Path
 ) -> None:

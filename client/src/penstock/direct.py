@@ -16,6 +16,7 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -35,6 +36,7 @@ _MESSAGE_BYTES = 4_000
 _SOON = frozenset((408, 429, 500, 502, 503, 504))
 _DAMAGED = frozenset(("BadDigest", "InvalidDigest", "IncompleteBody", "RequestTimeout"))
 _STALE = frozenset(("ExpiredToken", "TokenRefreshRequired"))  # of the session that signed, with status 400
+_BLOCK = 16 << 20  # of a file that is copied, between two looks at who wants it
 _UPLOADS = ".uploads"  # the directory of a server's store
 _WRITE = os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -297,39 +299,54 @@ def path_of(uri: str) -> Path:
 
 
 def write_file(uri: str, source: Source, effort: Effort, progress: Callable[[int], None]) -> None:
-    """Write all of it to the file that the server has made for it, and wait for the disk.
+    """Write all of it to the file that the server has made for it, and wait for the disk; meanwhile it is hashed.
 
     `progress` is told how many bytes are there. Raises FailedPrecondition when that file is not to be had here;
     ServerError when it is any other: what has bytes, or lies elsewhere, is not written to for a server's word.
     """
     path = path_of(uri)
+    ended = threading.Event()  # of one, with an error
+
+    def write() -> None:
+        with _given_file(path) as file:
+            for start in range(0, source.size, _BLOCK):
+                effort.check()
+                if ended.is_set():
+                    return
+                length = min(_BLOCK, source.size - start)
+                source.copy(file.fileno(), start, length)
+                progress(start + length)
+            os.fsync(file.fileno())
+
+    def read() -> None:
+        for start in range(0, source.size, _BLOCK):
+            effort.check()
+            if ended.is_set():
+                return
+            source.digest(min(start + _BLOCK, source.size))
+
+    def work(job: Callable[[], None]) -> None:
+        try:
+            job()
+        except BaseException:
+            ended.set()
+            raise
+
+    in_parallel(work, (write, read), 2, effort)
+
+
+def _given_file(path: Path) -> FileIO:
     try:
-        file = os.fdopen(os.open(path, _WRITE), "wb", buffering=0)
+        descriptor = os.open(path, _WRITE)
     except OSError as error:
         raise FailedPrecondition(
             f"the server wants artifacts to be written to {str(path.parent)!r} directly, which does not work from here "
             f"({error.strerror}): mount that directory on this machine so that this user may write there, "
             "or set the server to artifacts_mode = proxied"
         ) from None
-    with file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_nlink > 1 or path.parent.name != _UPLOADS:
-            raise ServerError("the server names a file for the bytes that is not one that it has just made for them")
-        lock = threading.Lock()
-        done = 0
-
-        def write(chunk: tuple[int, bytes]) -> None:
-            nonlocal done
-            effort.check()
-            at, data = chunk
-            view = memoryview(data)
-            with lock:
-                file.seek(at)
-                while view:
-                    view = view[file.write(view) :]
-                done += len(data)
-                progress(done)
-
-        chunks = ((at, source.read(at, min(CHUNK, source.size - at))) for at in range(0, source.size, CHUNK))
-        in_parallel(write, chunks, 2, effort)  # one writes while the other reads and hashes
-        os.fsync(file.fileno())
+    file = FileIO(descriptor, "w")
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size or found.st_nlink > 1 or path.parent.name != _UPLOADS:
+        file.close()
+        raise ServerError("the server names a file for the bytes that is not one that it has just made for them")
+    return file

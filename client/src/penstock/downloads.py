@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import os
 import stat
@@ -26,11 +25,12 @@ from penstock.wire import CHUNK, Watched, Wire
 
 FILES = 8  # at once, of those that are small
 RANGES = 4  # at once, of a large one straight from the store
-STREAMS = 2  # … and through the server, where more only take turns
+STREAMS = 2  # … and through the server, where more only take turns, or of a file: one is copied, one hashed
 SMALL = 8 << 20  # bytes: what is smaller comes in one go, and is begun anew when it breaks off
 RANGE_BYTES = 32 << 20
 
 _DAMAGED = 3  # times, until it is believed that it is so in the store
+_COPIED = 8 << 20  # at once, between two looks at who wants it
 
 _Read = Callable[[int, int], Generator[bytes | memoryview, None, None]]
 
@@ -235,25 +235,27 @@ class _Download:
         with Partial(self._target, artifact.size, bytes.fromhex(artifact.sha256), range_bytes) as partial:
             self._count(sum(partial.done))
             left = [number for number, done in enumerate(partial.done) if done < partial.length(number)]
-            threads = min(STREAMS if read == self._from_server else RANGES, len(left))
+            threads = min(RANGES if read == self._from_store else STREAMS, len(left))
             in_parallel(lambda number: self._range(partial, read, number), left, threads, self._effort)
             if partial.digest().hex() != artifact.sha256:
                 partial.discard()
                 raise self._damage()
             partial.finish()
 
-    def _range(self, partial: Partial, read: _Read, number: int) -> None:
+    def _range(self, partial: Partial, read: _Read | Path, number: int) -> None:
         def go() -> None:
             left = partial.length(number) - partial.done[number]
             if not left:  # only the end of the stream was lost
                 return
-            with closing(read(number * partial.range_bytes + partial.done[number], left)) as chunks:
-                for data in chunks:
-                    left -= len(data)
-                    if left < 0:
-                        raise ServerError(f"more came of artifact {self._artifact.path!r} than was asked for")
-                    partial.write(number, data)
-                    self._count(len(data))
+            fill = (
+                _copied(partial, read, number, left)
+                if isinstance(read, Path)
+                else self._written(partial, read, number, left)
+            )
+            with closing(fill) as steps:
+                for step in steps:
+                    left -= step
+                    self._count(step)
                     self._effort.advanced()
                     self._effort.check()
             if left:
@@ -261,6 +263,15 @@ class _Download:
 
         self._effort.persist(go, over=Changed)
         partial.hash_on()
+
+    def _written(self, partial: Partial, read: _Read, number: int, left: int) -> Generator[int, None, None]:
+        with closing(read(number * partial.range_bytes + partial.done[number], left)) as chunks:
+            for data in chunks:
+                left -= len(data)
+                if left < 0:
+                    raise ServerError(f"more came of artifact {self._artifact.path!r} than was asked for")
+                partial.write(number, data)
+                yield len(data)
 
     def _damage(self) -> PenstockError:
         self._damaged += 1
@@ -276,7 +287,7 @@ class _Download:
             sha256=bytes.fromhex(self._artifact.sha256),
         )
 
-    def _reader(self) -> _Read:
+    def _reader(self) -> _Read | Path:
         """How the bytes are to be had: from the server, unless it says that there is a shorter way, and there is."""
         located = self._locate()
         if located.route == pb.ARTIFACT_ROUTE_SIGNED:
@@ -285,7 +296,7 @@ class _Download:
         if located.route == pb.ARTIFACT_ROUTE_FILE:
             path = direct.path_of(located.url)
             if os.access(path, os.R_OK) and path.stat().st_size == self._artifact.size:
-                return functools.partial(_from_file, path)
+                return path
         return self._from_server
 
     def _locate(self) -> pb.LocateArtifactResponse:
@@ -319,12 +330,11 @@ class _Download:
             raise FailedPrecondition(str(error)) from None
 
 
-def _from_file(path: Path, start: int, length: int) -> Generator[bytes, None, None]:
+def _copied(partial: Partial, path: Path, number: int, left: int) -> Generator[int, None, None]:
     with path.open("rb", buffering=0) as file:
-        file.seek(start)
-        while length > 0 and (data := file.read(min(CHUNK, length))):
-            length -= len(data)
-            yield data
+        while left > 0 and (count := partial.copy(number, file, min(_COPIED, left))):
+            left -= count
+            yield count
 
 
 def _bytes_of(messages: Iterable[bytes]) -> Iterator[memoryview]:

@@ -8,12 +8,14 @@ synced: after a loss of power it may say more than there is, and then the digest
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import struct
 import threading
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from penstock.copying import within_kernel
 from penstock.paths import PART_SUFFIX
 from penstock.wire import CHUNK
 
@@ -27,6 +29,7 @@ else:
 _MAGIC = b"penstock part 1\n"
 _MARK = struct.Struct("<Q")
 _NAME_LIMIT = 255
+_BLOCK = 256 << 10  # hashed at once: stays in the processor's cache
 
 
 class Partial:
@@ -47,14 +50,23 @@ class Partial:
         shared = _shared(name_for(target))
         self._shared = shared is not None
         self._path, self._file = shared or _alone(target)
-        self._recall()
+        try:
+            self._recall()
+            self._reader = self._path.open("rb", buffering=0)  # hashes what is written meanwhile
+        except BaseException:
+            self._file.close()
+            raise
+        self._block = memoryview(bytearray(_BLOCK))
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:  # after Ctrl-C a thread may still write
+        self._closed = True
+        with self._lock, self._hashing:  # after Ctrl-C a thread may still write, or hash
             self._file.close()
+            self._reader.close()
         if not self._shared:
             self._path.unlink(missing_ok=True)
 
@@ -72,18 +84,32 @@ class Partial:
             self.done[number] += len(data)
             self._mark(number)
 
+    def copy(self, number: int, source: io.FileIO, most: int) -> int:
+        """As `write`, from the same place of another file. How many bytes it was; none where that has ended."""
+        at = number * self.range_bytes + self.done[number]
+        with self._lock:
+            self._file.seek(at)
+            count = within_kernel(source.fileno(), self._file.fileno(), at, most)
+            if count:
+                self.done[number] += count
+                self._mark(number)
+                return count
+        source.seek(at)
+        data = source.read(min(CHUNK, most))
+        self.write(number, data)
+        return len(data)
+
     def hash_on(self) -> None:
         """Hash what is there without gaps, unless another thread is at it."""
-        while self._hashing.acquire(blocking=False):
+        while not self._closed and self._hashing.acquire(blocking=False):
             try:
-                step = min(CHUNK, self._gapless() - self._hashed)
-                if step <= 0:
+                block = self._block[: max(0, self._gapless() - self._hashed)]
+                self._reader.seek(self._hashed)
+                count = self._reader.readinto(block)
+                if not count:
                     return
-                with self._lock:
-                    self._file.seek(self._hashed)
-                    data = self._file.read(step)
-                self._hash.update(data)
-                self._hashed += len(data)
+                self._hash.update(block[:count])
+                self._hashed += count
             finally:
                 self._hashing.release()
 
@@ -97,6 +123,7 @@ class Partial:
         self._file.truncate(self._size)
         if not _LOCKS:
             self._file.close()
+            self._reader.close()
         self._path.replace(self._target)
 
     def discard(self) -> None:
@@ -104,6 +131,7 @@ class Partial:
         self._file.truncate(0)
         if not _LOCKS:
             self._file.close()
+            self._reader.close()
         self._path.unlink(missing_ok=True)
 
     def _gapless(self) -> int:

@@ -9,12 +9,14 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
+from penstock.copying import within_kernel, write_all
 from penstock.errors import SourceChanged
 from penstock.wire import CHUNK
 
 _MARK = 8 << 20  # parts of uploads end at multiples of it
+_BLOCK = 256 << 10  # hashed at once: stays in the processor's cache
 
 
 class Source:
@@ -23,7 +25,8 @@ class Source:
     def __init__(self, given: Path | bytes) -> None:
         """Raises OSError, or ValueError when it is no file."""
         self.name = f"file {str(given)!r}" if isinstance(given, Path) else "the bytes"
-        self._file: BinaryIO
+        self._file: io.FileIO | io.BytesIO
+        self._memory = None if isinstance(given, Path) else memoryview(given)
         self._seen: os.stat_result | None = None
         if isinstance(given, Path):
             # Looked at first: to open a pipe would wait for who writes to it.
@@ -39,6 +42,7 @@ class Source:
         self._lock = threading.Lock()
         self._hash = hashlib.sha256()
         self._hashed = 0
+        self._block = memoryview(bytearray(min(_BLOCK, self.size)))
         self._marks: dict[int, bytes] = {}
 
     def __enter__(self) -> Self:
@@ -69,6 +73,22 @@ class Source:
                 self._take(data[self._hashed - start :] if start < self._hashed else data)
         return data
 
+    def copy(self, target: int, start: int, length: int) -> None:
+        """Write so many bytes to where a descriptor stands, without hashing them. Raises as `read` does."""
+        if self._memory is not None:
+            return write_all(target, self._memory[start : start + length])
+        with self._lock:
+            mine = os.dup(self._file.fileno())  # after Ctrl-C, the other may be closed, and its number another's
+        try:
+            done = within_kernel(mine, target, start, length)
+        finally:
+            os.close(mine)
+        while done < length:
+            data = self.read(start + done, min(CHUNK, length - done))
+            write_all(target, data)
+            done += len(data)
+        return None
+
     def chunks(self, start: int = 0) -> Iterator[bytes]:
         """The bytes from `start` on. Raises as `read` does."""
         for at in range(start, self.size, CHUNK):
@@ -78,7 +98,7 @@ class Source:
         """SHA-256 of the bytes before `end`, or of all. `end` is a multiple of 8 MiB. Raises as `read` does."""
         end = self.size if end is None else end
         while self._hashed < end:
-            self.read(self._hashed, min(CHUNK, end - self._hashed))
+            self._hash_on(end)
         with self._lock:
             return self._hash.digest() if end == self._hashed else self._marks[end]
 
@@ -87,7 +107,16 @@ class Source:
         """Whether all of it has been read, so that `digest` costs nothing."""
         return self._hashed == self.size
 
-    def _take(self, data: bytes) -> None:
+    def _hash_on(self, end: int) -> None:
+        with self._lock:
+            block = self._block[: max(0, end - self._hashed)]  # nothing where another thread was quicker
+            self._file.seek(self._hashed)
+            count = self._file.readinto(block)
+            if block and not count:
+                raise self._changed()
+            self._take(block[:count])
+
+    def _take(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
         while view:
             step = min(len(view), _MARK - self._hashed % _MARK)

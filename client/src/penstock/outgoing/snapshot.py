@@ -11,11 +11,12 @@ from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
+from penstock.copying import within_kernel, write_all
+
 if sys.platform == "linux":
     import fcntl
 
 _FICLONE = 0x4004_9409  # the same number on all machines but some that nobody trains on; there it is refused
-_CHUNK = 32 << 20  # between two chunks, signal handlers have their turn
 _READ = 1 << 20
 
 
@@ -31,7 +32,7 @@ def take(source: Path, target: Path, *, durable: bool = False) -> int:
 def write(data: bytes, target: Path, *, durable: bool = False) -> None:
     """Make a file of some bytes. Raises OSError; then there is none."""
     with _made(target, durable=durable) as descriptor:
-        _write(descriptor, data)
+        write_all(descriptor, data)
 
 
 @contextmanager
@@ -64,28 +65,13 @@ def _copy(source: int, target: int) -> int:
         with suppress(OSError):
             fcntl.ioctl(target, _FICLONE, source)
             return os.fstat(target).st_size
-    done = _copy_within_kernel(source, target, size)
+    done = within_kernel(source, target, 0, size)
+    os.lseek(source, done, os.SEEK_SET)
     # Some file systems tell no size, or an older kernel copies nothing.
     while done < size or not size:
         chunk = os.read(source, _READ)
         if not chunk:
             break
-        _write(target, chunk)
+        write_all(target, chunk)
         done += len(chunk)
     return done
-
-
-def _copy_within_kernel(source: int, target: int, size: int) -> int:
-    """As much as the kernel will copy by itself; both files are positioned after it."""
-    done = 0
-    if hasattr(os, "copy_file_range"):
-        with suppress(OSError):  # between these two file systems it cannot; or the disk is full, as a write will tell
-            while done < size and (count := os.copy_file_range(source, target, min(_CHUNK, size - done))):
-                done += count
-    return done
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
