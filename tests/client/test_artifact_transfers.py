@@ -264,7 +264,7 @@ CUT_SHORT = """
     def progress(count, moved=[0]):
         moved[0] += count
         if moved[0] >= int(sys.argv[3]):
-            print("there", flush=True)
+            print("there\\n", end="", flush=True)  # at once: another thread may say so, too
             time.sleep(1000)
 
     with penstock.Client(sys.argv[1]) as client:
