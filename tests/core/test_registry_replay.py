@@ -67,7 +67,7 @@ async def test_one_who_does_anything(db: Database) -> None:
             await do_anything(chronicle, Hand(desk, ground, random.Random(seed)), done)
         except AssertionError as error:
             raise AssertionError("\n".join([f"REPLAY_SEED={seed}:", *map(str, done)])) from error
-    assert chronicle.told == {*EventKind, "", "archived", "promoted"}
+    assert chronicle.told == {kind for kind in EventKind if kind > 0} | {"", "archived", "promoted"}
 
 
 async def do_anything(chronicle: Chronicle, hand: Hand, done: list[Act]) -> None:
