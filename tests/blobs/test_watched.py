@@ -11,9 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from penstock_server.blobs import S3Options, open_store
 from penstock_server.blobs.local import LocalStore
 from penstock_server.blobs.watched import Watched
-from penstock_server.model.artifacts import LocalRoot
+from penstock_server.model.artifacts import LocalRoot, S3Root
 from penstock_server.model.errors import NotFound, PenstockError, StoreFull, StoreRefused, Unavailable
 
 BEGUN = "the artifacts' store does not work"
@@ -92,6 +93,23 @@ async def test_that_it_comes_and_goes_is_not_told_each_time(place: Place, logged
         await place.puts()
         assert up() == 1
     assert [each["event"] for each in logged] == [BEGUN, OVER]
+
+
+async def test_an_address_that_is_signed_tells_nothing_of_a_store_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    store = Watched(await open_store(S3Root("bucket"), S3Options(endpoint="http://127.0.0.1:9")))
+    store.failed("size", Unavailable("away", 1.0))
+    assert await store.sign_read("a", 60)
+    assert store.problem is not None
+    assert up() == 0
+    store.went_well("size")
+    store.failed("sign_read", Unavailable("no keys", 1.0))
+    assert await store.sign_read("a", 60)
+    assert store.problem is None
+    await store.close()
 
 
 async def test_what_the_store_answers_is_no_trouble(place: Place, logged: list[Any]) -> None:

@@ -97,7 +97,8 @@ class Watched:
             )
 
     @contextmanager
-    def _watching(self, call: str) -> Iterator[None]:
+    def _watching(self, call: str, *, asked: bool = True) -> Iterator[None]:
+        """That a call that has not `asked` the store went well says nothing of the store."""
         try:
             yield
         except (StoreRefused, StoreFull, Unavailable) as error:
@@ -106,7 +107,8 @@ class Watched:
         except (ContentMismatch, NotFound, UploadGone):  # its answer
             self.went_well(call)
             raise
-        self.went_well(call)
+        if asked or (self._trouble is not None and self._trouble.call == call):
+            self.went_well(call)
 
     def uri(self, key: str) -> str:
         """As the store says."""
@@ -182,13 +184,13 @@ class Watched:
                 yield each
 
     async def sign_part(self, key: str, token: str, number: int, seconds: int) -> str:
-        """Watched."""
-        with self._watching("sign_part"):
+        """Watched; the store is not asked."""
+        with self._watching("sign_part", asked=False):
             return await self._store.sign_part(key, token, number, seconds)
 
     async def sign_read(self, key: str, seconds: int) -> str:
-        """Watched."""
-        with self._watching("sign_read"):
+        """Watched; the store is not asked."""
+        with self._watching("sign_read", asked=False):
             return await self._store.sign_read(key, seconds)
 
     async def close(self) -> None:
