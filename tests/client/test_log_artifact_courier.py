@@ -123,6 +123,30 @@ def test_a_run_that_its_stream_makes_while_the_server_is_asked_is_waited_for() -
     assert (one.parked, one.files) == ("", 1)
 
 
+def test_a_run_that_is_still_to_come_is_not_the_reason_why_files_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "_STILL", 0.0)
+    raised: deque[PenstockError] = deque(
+        [
+            NotFound("no such run", {"penstock-error": "RunNotFound"}),
+            Unavailable("the store is away"),
+            NotFound("no such run", {"penstock-error": "RunNotFound"}),
+        ]
+    )
+    told: list[str] = []
+
+    def send(*_: object) -> None:
+        told.append(one.reason)
+        if raised:
+            raise raised.popleft()
+
+    one = courier_of(send, patient=lambda: True)
+    one.add(Entry(1, "p", 1))
+    settle(one)
+    waiting = "nothing has moved for 0 s: the server or its store is slow, or away"
+    assert told == [waiting, waiting, "the store is away", "the store is away"]
+    assert one.reason == ""
+
+
 def test_who_waits_for_the_end_is_not_woken_by_each_file() -> None:
     one = courier_of(lambda *_: time.sleep(0.001))
     for number in range(300):

@@ -109,7 +109,7 @@ def test_a_server_that_is_away_is_waited_for_in_vain(name: str) -> None:
         run.register_model(name, timeout=0.1)
     run.log_text("x", "model")
     run.log({"acc": 1.0})
-    with pytest.raises(errors.TimedOut, match="1 file with 1 B and 1 records still to be sent"):
+    with pytest.raises(errors.TimedOut, match="1 file with 1 B and 1 record still to be sent"):
         run.register_model(name, "model", timeout=0.1)
     run.finish(timeout=0.1)
 

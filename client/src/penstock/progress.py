@@ -56,7 +56,7 @@ class Telling:
             total = files.bytes + sum(entry.size for entry in left)
             what = f"{count_of(len(left), 'file')} left"
             # A line has no room for both; which run it is that waits is plain.
-            what = f"{what} ({_shortly(files.trouble)})" if files.trouble else f"run {self._run_id}: {what}"
+            what = f"{what} ({_shortly(why)})" if (why := files.reason) else f"run {self._run_id}: {what}"
             self._bar.show(f"penstock: {what}", files.sent_bytes, total)
         elif waited >= (_QUIET if self.told is None else self.told + (_OF_FILES if is_terminal() else _IN_A_FILE)):
             self.told = waited
@@ -97,8 +97,8 @@ def _line(sender: Sender, run_id: str, waited: float, outgoing: Outgoing | None)
     files = len(outgoing.left) if outgoing is not None else 0
     if sender.state.value == "closed" and not files:
         return f"penstock: run {run_id}: all is committed, after {waited:.0f} s"
-    if outgoing is not None and not why and outgoing.courier.trouble:
-        why = f", {outgoing.courier.trouble}"
+    if outgoing is not None and not why and (trouble := outgoing.courier.reason):
+        why = f", {trouble}"
     done = _is_done(sender)
     records = sender.outbox.unacked
     what = [f"{count_of(records, 'record')} to be committed"] if not files or (records and not done) else []

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from penstock.bars import files_of
+from penstock.bars import count_of, files_of
 from penstock.errors import FailedPrecondition, NotFound, PenstockError, Retryable, TimedOut
 from penstock.outgoing.box import Entry
 from penstock.paths import artifact_directory
@@ -100,7 +100,8 @@ class ModelLog:
                         raise
                     failed = error  # it is made by the run's own stream, which is on its way
                 if time.monotonic() + _AGAIN > until:
-                    raise TimedOut(f"{name!r} is not known to be registered: {failed}") from failed
+                    why = self._sender.trouble if isinstance(failed, NotFound) else ""
+                    raise TimedOut(f"{name!r} is not known to be registered: {why or failed}") from failed
                 time.sleep(_AGAIN)
 
     def _wait_sent(self, where: str, until: float) -> None:
@@ -135,8 +136,8 @@ class ModelLog:
 
     def _still_to_come(self, unsent: list[Entry]) -> str:
         what = [files_of(len(unsent), sum(entry.size for entry in unsent))] if unsent else []
-        what += [f"{count:,} records"] if (count := self._sender.outbox.unacked) else []
-        why = (self._files.courier.trouble if self._files is not None else "") or self._sender.trouble
+        what += [count_of(count, "record")] if (count := self._sender.outbox.unacked) else []
+        why = (self._files.courier.reason if unsent and self._files is not None else "") or self._sender.trouble
         told = f" ({why})" if why else ""
         return f"run {self.id} is not all at the server in time{told}: {' and '.join(what)} still to be sent"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import math
 import queue
 import random
 import threading
@@ -29,6 +30,7 @@ _log = logging.getLogger("penstock")
 
 THREADS = 8  # most of the time of a small file is waiting for disks
 _HURRIED = 1.0  # seconds between tries, at most, while somebody waits for the end
+_STILL = 3.0  # seconds in which nothing of a file has moved before that is told
 _DAMAGED = 3  # tries, when what came was not what was sent
 # Refusals that end when somebody sees to the server, or that are those of something on the way to it.
 _MENDED = ("", "StoreRefused")
@@ -97,6 +99,7 @@ class Courier:
         self._line: dict[int, Entry] = {}  # what they have seen of `_waiting`
         self._under_way: dict[str, Entry] = {}
         self._sent: dict[int, int] = {}  # bytes of those that are being sent
+        self._moved_at: dict[int, float] = {}  # when something of these last moved
         self._stopping = _Stop()
         self._closed = False
         self._random = random.Random()  # its own: training may have seeded the common one
@@ -147,6 +150,14 @@ class Courier:
         """Also of the files that are being sent."""
         return self.bytes + sum(list(self._sent.values()))
 
+    @property
+    def reason(self) -> str:
+        """Why not all is sent yet; empty as far as all goes well."""
+        if self.trouble:
+            return self.trouble
+        still = time.monotonic() - min(list(self._moved_at.values()), default=math.inf)
+        return f"nothing has moved for {still:.0f} s: the server or its store is slow, or away" * (still >= _STILL)
+
     def wait(self, seconds: float) -> None:
         """Until nothing more will be sent, or so long."""
         with suppress(queue.Empty):
@@ -182,6 +193,7 @@ class Courier:
                 with self._lock:
                     self._under_way.pop(entry.path, None)
                     self._sent.pop(entry.number, None)
+                    self._moved_at.pop(entry.number, None)
             self._tell_settled()
 
     def _take(self) -> Entry | None:
@@ -226,6 +238,7 @@ class Courier:
             wait = 0.0
             patient = self._patient()  # asked before the server is
             self._sent.pop(entry.number, None)
+            self._moved_at[entry.number] = time.monotonic()
             if problem := entry.problem():
                 self._refuse(entry, problem)
                 return
@@ -236,7 +249,8 @@ class Courier:
             except errors.PenstockError as error:
                 if self._stopping.is_set():
                     return
-                self.trouble = str(error)
+                if not (patient and _is_of_run(error)):  # else the stream that makes it tells what is wrong
+                    self.trouble = str(error)
                 if self._is_final(entry, error, tries, patient):
                     return
                 told = error.facts.get("retry-after-ms", "")
@@ -263,7 +277,7 @@ class Courier:
                 return False
             case errors.SourceChanged():
                 self._refuse(entry, str(error))
-            case errors.NotFound() if name:
+            case errors.NotFound() if _is_of_run(error):
                 if patient:
                     return False
                 self._park(str(error))
@@ -293,6 +307,7 @@ class Courier:
 
     def _progress(self, entry: Entry, more: int) -> None:
         self._sent[entry.number] = self._sent.get(entry.number, 0) + more
+        self._moved_at[entry.number] = time.monotonic()
         self._has_moved()
 
     def _has_moved(self) -> None:
@@ -316,3 +331,8 @@ class Courier:
         if kind not in self._told and not self._quiet:
             self._told.add(kind)
             _log.error("run %s: %s", self._run_id, message)
+
+
+def _is_of_run(error: errors.PenstockError) -> bool:
+    """Whether the server itself says that there is no such run."""
+    return isinstance(error, errors.NotFound) and "penstock-error" in error.facts

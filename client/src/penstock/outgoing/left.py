@@ -111,7 +111,7 @@ def _send(
     courier.stop(_LEAVE)
     left = courier.left
     if left:
-        problems.append(courier.parked or f"not sent to {where.target} ({courier.trouble or 'it takes too long'})")
+        problems.append(courier.parked or f"not sent to {where.target} ({courier.reason or 'it takes too long'})")
     return Outcome(
         directory,
         claimed.run_id,

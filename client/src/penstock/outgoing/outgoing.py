@@ -164,8 +164,8 @@ class Outgoing:
         if not left:
             return ""
         text = f"{told(left)} NOT sent"
-        if self.courier.parked or self.courier.trouble:
-            text += f" ({self.courier.parked or self.courier.trouble})"
+        if why := self.courier.parked or self.courier.reason:
+            text += f" ({why})"
         lost = self.lost
         if len(lost) >= len(left):
             return f"{text}; LOST to the run when this process ends"
