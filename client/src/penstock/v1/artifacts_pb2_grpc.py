@@ -31,7 +31,8 @@ class ArtifactServiceStub(object):
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
-    complete last stays.
+    complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
+    FAILED_PRECONDITION, until it is deleted by force.
     """
 
     def __init__(self, channel):
@@ -103,7 +104,8 @@ class ArtifactServiceServicer(object):
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
-    complete last stays.
+    complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
+    FAILED_PRECONDITION, until it is deleted by force.
     """
 
     def BeginUpload(self, request, context):
@@ -266,7 +268,8 @@ class ArtifactService(object):
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
-    complete last stays.
+    complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
+    FAILED_PRECONDITION, until it is deleted by force.
     """
 
     @staticmethod

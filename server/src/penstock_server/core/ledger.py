@@ -105,7 +105,8 @@ class Ledger:
     async def claim(self, workspace_id: WorkspaceId, new: NewUpload) -> Upload | Artifact:
         """Begins an upload, or gives the artifact that it would only repeat.
 
-        Raises FailedPrecondition when there is a directory at the path, or a file where it needs a directory.
+        Raises FailedPrecondition when there is a directory at the path, a file where it needs a directory, or something
+        else that a version of a model stands on.
         """
         entry = _Entry[NewUpload, Upload | Artifact](new, asyncio.get_running_loop().create_future())
         self._page(workspace_id, new.run_id).claims.append(entry)

@@ -83,7 +83,8 @@ class Uploads:
     async def begin(self, caller: Caller, new: NewUpload) -> Plan:
         """What there is to do for a file: nothing, or an upload, begun or to be gone on with.
 
-        Raises FailedPrecondition when there is a directory at the path, or a file where it needs a directory.
+        Raises FailedPrecondition when there is a directory at the path, a file where it needs a directory, or something
+        else that a version of a model stands on.
         """
         new = _checked(new)
         if new.size is None:
@@ -96,6 +97,8 @@ class Uploads:
                 return Plan(artifact)
             if conflict := tree.conflict(new.path):
                 raise conflict
+            for refused in (await uploads.refusals(conn, run, tree, [new])).values():
+                raise refused
             if self._direct is None:
                 found = await uploads.offer(conn, run, new.path, new.size, new.upload_id)
                 if found is not None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.access import WorkspaceId
+from penstock_server.model.artifacts import parents
+from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import FailedPrecondition
 from penstock_server.model.experiments import ExperimentId
-from penstock_server.model.registry import ModelId
+from penstock_server.model.registry import ModelId, VersionStatus
 from penstock_server.model.runs import RunId
 from penstock_server.postgres.database import Connection
 
@@ -48,6 +51,33 @@ async def on_run(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> 
 async def on_artifact(conn: Connection, workspace_id: WorkspaceId, run_id: RunId, path: str) -> list[Standing]:
     """Those whose bytes are at a path of a run, below it, or in a directory that it is in."""
     return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, run_id, path)]
+
+
+# A version may be of the path, of a directory that it is in, or of all of the run.
+_STANDING = f"""
+SELECT DISTINCT ON (w.path) w.path, m.name, v.version
+  FROM unnest($3::text[], $4::text[]) AS w (path, at)
+  JOIN model_versions v ON v.path = w.at JOIN registered_models m ON m.id = v.model_id
+ WHERE v.workspace_id = $1 AND v.run_id = $2 AND v.status = {VersionStatus.READY} AND starts_with(v.source, 'runs:/')
+ ORDER BY w.path, m.name, v.version
+"""  # noqa: S608  # only constants are put together
+
+
+async def refusals(conn: Connection, run: RunRef, paths: Collection[str]) -> dict[str, FailedPrecondition]:
+    """Why what is at some of these paths is not to be replaced: a version that is ready stands on it."""
+    if not paths:
+        return {}
+    pairs = [(path, at) for path in paths for at in (path, *parents(path), "")]
+    rows = await conn.fetch(
+        _STANDING, run.workspace_id, run.run_id, [path for path, _ in pairs], [at for _, at in pairs]
+    )
+    return {
+        path: FailedPrecondition(
+            f"{name} version {version} stands on {path!r}, so it is not replaced by other content; "
+            "log it under another path, or delete it by force first"
+        )
+        for path, name, version in rows
+    }
 
 
 async def on_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId) -> list[Standing]:

@@ -23,6 +23,7 @@ from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import FailedPrecondition, PenstockError, UploadGone
 from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import NewUpload, Upload
+from penstock_server.postgres import model_sources
 from penstock_server.postgres.artifacts import artifact
 from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
@@ -67,6 +68,11 @@ class Tree:
                 )
         return None
 
+    def replaces(self, path: str, size: int | None, sha256: bytes) -> bool:
+        """Whether what is at `path` is another file than this, as far as is told (None, empty: it is not)."""
+        there = self.files.get(path)
+        return there is not None and (size not in (None, there.size) or sha256 not in (b"", there.sha256))
+
     def stores(self, path: str) -> bool:
         """Whether the store has something that a file at `path` would be in the way of."""
         return path in self.stored or path in self.stored_below or not self.stored.isdisjoint(parents(path))
@@ -100,6 +106,15 @@ async def look(conn: Connection, run: RunRef, paths: Collection[str]) -> Tree:
     return tree
 
 
+async def refusals(
+    conn: Connection, run: RunRef, tree: Tree, wanted: Sequence[NewUpload]
+) -> dict[NewUpload, FailedPrecondition]:
+    """Those of these that would replace what a version of a model stands on, and why they cannot."""
+    replacing = [new for new in wanted if tree.replaces(new.path, new.size, new.sha256)]
+    refused = await model_sources.refusals(conn, run, [new.path for new in replacing])
+    return {new: refused[new.path] for new in replacing if new.path in refused}
+
+
 _CLAIM = f"""
 INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, size, sha256, media_type, part_bytes,
                             touched_ms, created_ms)
@@ -113,7 +128,8 @@ async def claim(
     conn: Connection, run: RunRef, tree: Tree, wanted: Sequence[NewUpload]
 ) -> list[Upload | Artifact | FailedPrecondition]:
     """Of each, in turn: an upload that begins, the artifact that it would only repeat, or why there can be none."""
-    outcomes = [_claimed(run, new, tree) for new in wanted]
+    refused = await refusals(conn, run, tree, wanted)
+    outcomes = [refused.get(new) or _claimed(run, new, tree) for new in wanted]
     claims = [(new, made) for new, made in zip(wanted, outcomes, strict=True) if isinstance(made, Upload)]
     if claims:
         await conn.execute(
@@ -182,7 +198,9 @@ async def settle(
 
     No path twice, and none inside of another.
     """
-    conflicts = [tree.conflict(each.upload.path) for each in complete]
+    replaced = [each.upload.path for each in complete if tree.replaces(each.upload.path, each.size, each.sha256)]
+    refused = await model_sources.refusals(conn, run, replaced)
+    conflicts = [tree.conflict(each.upload.path) or refused.get(each.upload.path) for each in complete]
     fine = [each for each, conflict in zip(complete, conflicts, strict=True) if conflict is None]
     rows = await conn.fetch(
         _SETTLE,
