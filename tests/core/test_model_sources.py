@@ -9,10 +9,13 @@ from registering import ANN, BOB, Desk, told
 
 from penstock_server.blobs import Store
 from penstock_server.core.artifacts import Artifacts
+from penstock_server.core.promotions import Promotions
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.errors import FailedPrecondition, NotActive, NotFound
+from penstock_server.model.promotions import Wish
 from penstock_server.model.registry import EventKind
 from penstock_server.model.runs import format_run_id
+from penstock_server.postgres import retention
 from penstock_server.postgres.database import Database
 
 
@@ -160,3 +163,42 @@ async def test_a_version_that_is_still_to_come_keeps_its_run_as_well(desk: Desk)
     await desk.pending(run)
     with pytest.raises(FailedPrecondition, match="iris version 1 stands on run"):
         await desk.runs.delete(ANN, run.id)
+
+
+async def test_what_has_lost_its_bytes_says_so_and_is_not_promoted(desk: Desk, artifacts: Artifacts) -> None:
+    run = await desk.run("model/a", "other")
+    await desk.of_run(run)
+    await desk.of_run(run, "other")
+    await desk.version(run_id=run.id)
+    promotions = Promotions(desk.db)
+
+    async def problems() -> list[str]:
+        found = [await desk.versions.get(ANN, "iris", number) for number in (1, 2, 3)]
+        for version in found:
+            wish = Wish("iris", version.version, "@champion")
+            if version.source_problem:
+                with pytest.raises(FailedPrecondition, match=f"has no bytes: {version.source_problem}"):
+                    await promotions.promote(ANN, wish)
+            else:
+                assert (await promotions.promote(ANN, wish)).promoted
+        return [version.source_problem for version in found]
+
+    assert await problems() == ["", "", ""]
+    await artifacts.delete(ANN, run.id, "model/a", force=True)
+    assert await problems() == ["its artifacts are deleted", "", ""]
+    await desk.runs.delete(ANN, run.id, force=True)
+    assert await problems() == ["its run is deleted", "its run is deleted", ""]
+    await desk.runs.restore(ANN, run.id)
+    assert await problems() == ["its artifacts are deleted", "", ""]
+    await desk.runs.delete(ANN, run.id, force=True)
+    async with desk.db.connection() as conn:
+        await conn.execute("UPDATE runs SET deleted_ms = 0")
+        assert await retention.versions(conn, [run.id]) == ["iris/1", "iris/2"]
+        await desk.versions.set_alias(ANN, "iris", "champion", 2)
+        assert await retention.mark(conn, run.id, 1)
+        assert await problems() == ["its run is being removed for good"] * 2 + [""]
+        await desk.versions.set_alias(ANN, "iris", "champion", 2)
+        assert await retention.versions(conn, [run.id]) == ["iris/1", "iris/2 @champion"]
+        await conn.execute("DELETE FROM artifacts")
+        await conn.execute("DELETE FROM runs WHERE id = $1", run.id)
+    assert await problems() == ["its run was removed for good"] * 2 + [""]

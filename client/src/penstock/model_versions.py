@@ -70,7 +70,8 @@ class ModelVersion:
     """A version of a registered model. Times are ms since 1970 UTC.
 
     `source` is where its bytes are: `runs:/<run id>/<path>`, or the URI that was given. `run_id` is empty where no run
-    is known; `path` is that of its files in the run, where the source is a run's.
+    is known; `path` is that of its files in the run, where the source is a run's. `source_problem` says why its files
+    cannot be had, as when its run is deleted; empty as far as the server knows they can.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelVersion:
     created_by: str
     tags: dict[str, str] = field(default_factory=dict)
     aliases: list[str] = field(default_factory=list)
+    source_problem: str = ""
 
     @property
     def uri(self) -> str:
@@ -111,6 +113,7 @@ def version_of(message: pb.ModelVersion) -> ModelVersion:
         created_by=message.created_by,
         tags=dict(message.tags),
         aliases=list(message.aliases),
+        source_problem=message.source_problem,
     )
 
 

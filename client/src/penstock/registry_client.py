@@ -169,7 +169,7 @@ class Registry(_RegistryCalls):
         """Bring the files of a version, named as for `resolve`, to this machine. Returns where they are.
 
         `dst`, `progress` and `patience` are as of `Client.download_artifacts`. Raises NotFound; FailedPrecondition
-        when its source is elsewhere; what `download_artifacts` raises, too.
+        when its source is elsewhere, or deleted; what `download_artifacts` raises, too.
         """
         found = of_a_run(self.resolve(ref))
         return self._client.download_artifacts(found.run_id, found.path, dst, progress=progress, patience=patience)
@@ -280,5 +280,9 @@ def of_a_run(version: ModelVersion) -> ModelVersion:
     if not version.source.startswith("runs:/"):
         raise FailedPrecondition(
             f"version {version.version} of {version.name!r} is at {version.source}: fetch it there"
+        )
+    if version.source_problem:
+        raise FailedPrecondition(
+            f"version {version.version} of {version.name!r} has no files: {version.source_problem} ({version.source})"
         )
     return version

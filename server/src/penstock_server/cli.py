@@ -146,11 +146,19 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
         f"{_count(removal.experiments, 'experiment')}, with {_count(removal.points, 'point')} and "
         f"{_count(removal.files, 'file')} of {_size(removal.bytes)}"
     )
+    if removal.versions:
+        named = ", ".join(removal.versions[:_NAMED]) + (", …" if removal.versions[_NAMED:] else "")
+        print(
+            f"{_count(len(removal.versions), 'version')} of models {'lost' if for_good else 'would lose'} files: {named}"
+        )
     if removal.trouble is not None:
         print("files are left in the store; any server removes them later, and so does this command")
         raise removal.trouble
     if not for_good and (removal.runs or removal.experiments):
         print("nothing is removed yet; the same with --yes removes it for good")
+
+
+_NAMED = 10
 
 
 def _count(count: int, what: str) -> str:

@@ -224,6 +224,8 @@ async def _ready(conn: Connection, model: ModelRef, number: int) -> ModelVersion
     version = await model_versions.load_one(conn, model, number)
     if version.status is not VersionStatus.READY:
         raise FailedPrecondition(f"{model.name} version {number} {_NOT_READY[version.status]}")
+    if version.source_problem:
+        raise FailedPrecondition(f"{model.name} version {number} has no bytes: {version.source_problem}")
     return version
 
 

@@ -6,7 +6,7 @@ It may be ended at any point and begun again, and servers may run beside it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock_server.blobs.store import Store
 from penstock_server.core.sweep import Sweeper
@@ -24,7 +24,10 @@ _PAGE = 200
 
 @dataclass(slots=True)
 class Removal:
-    """How much is to be removed, or was. `trouble`: why there still are files in the store, where there are."""
+    """How much is to be removed, or was. `trouble`: why there still are files in the store, where there are.
+
+    `versions` of models lose their files: their runs were deleted by force.
+    """
 
     runs: int = 0
     experiments: int = 0
@@ -32,9 +35,11 @@ class Removal:
     files: int = 0
     bytes: int = 0
     trouble: PenstockError | None = None
+    versions: list[str] = field(default_factory=list)
 
-    def add(self, runs: int, extent: Extent) -> None:
-        """With what there is in them."""
+    def add(self, runs: int, extent: Extent, versions: list[str]) -> None:
+        """With what there is in them, and what stands on them."""
+        self.versions += versions
         self.runs += runs
         self.points += extent.points
         self.files += extent.files
@@ -54,7 +59,8 @@ class Retention:
         async with self._db.connection() as conn:
             before_ms = await retention.before_ms(conn, self._age_ms)
             async for run_ids in self._runs(conn, before_ms):
-                found.add(len(run_ids), await retention.extent(conn, run_ids))
+                versions = await retention.versions(conn, run_ids)
+                found.add(len(run_ids), await retention.extent(conn, run_ids), versions)
             found.experiments = len(await retention.experiments(conn, before_ms))
         return found
 
@@ -80,12 +86,12 @@ class Retention:
     async def _remove_run(self, conn: Connection, run_id: RunId, before_ms: int, removed: Removal) -> None:
         if not await retention.mark(conn, run_id, before_ms):
             return
-        extent = await retention.extent(conn, [run_id])
+        extent, versions = await retention.extent(conn, [run_id]), await retention.versions(conn, [run_id])
         await retention.empty(conn, run_id)
         async with conn.transaction():
             dropped = await retention.drop(conn, run_id)
         if dropped:
-            removed.add(1, extent)
+            removed.add(1, extent, versions)
 
     async def _runs(self, conn: Connection, before_ms: int) -> AsyncIterator[list[RunId]]:
         after: RunId | None = None

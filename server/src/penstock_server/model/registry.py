@@ -73,7 +73,10 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version of a registered model. Times are ms since 1970 UTC."""
+    """A version of a registered model. Times are ms since 1970 UTC.
+
+    `source_problem`: why its bytes cannot be had, in a few words; empty as far as is known.
+    """
 
     id: int
     model_id: ModelId
@@ -91,6 +94,7 @@ class ModelVersion:
     updated_ms: int
     tags: dict[str, str] = field(default_factory=dict)
     aliases: list[str] = field(default_factory=list)
+    source_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,17 @@ _FIELDS = """v.id, v.model_id, m.name, v.version, v.run_id, v.path, v.source, v.
        v.description, v.created_by, v.created_ms, v.updated_ms,
        ARRAY(SELECT t.key FROM model_version_tags t WHERE t.version_id = v.id ORDER BY t.key) AS tag_keys,
        ARRAY(SELECT t.value FROM model_version_tags t WHERE t.version_id = v.id ORDER BY t.key) AS tag_values,
-       ARRAY(SELECT a.alias FROM model_aliases a WHERE a.version_id = v.id ORDER BY a.alias) AS aliases"""
+       ARRAY(SELECT a.alias FROM model_aliases a WHERE a.version_id = v.id ORDER BY a.alias) AS aliases,
+       CASE WHEN v.run_id IS NULL OR NOT starts_with(v.source, 'runs:/') THEN ''
+       ELSE coalesce((
+            SELECT CASE WHEN r.lifecycle <> 1 THEN CASE WHEN r.removing THEN 'its run is being removed for good'
+                                                        ELSE 'its run is deleted' END
+                   WHEN v.status = 2 AND v.path <> '' AND NOT EXISTS (
+                        SELECT FROM artifacts a WHERE a.run_id = r.id AND a.path = v.path) AND NOT EXISTS (
+                        SELECT FROM artifacts a
+                         WHERE a.run_id = r.id AND a.path >= v.path || '/' AND a.path < v.path || '0')
+                   THEN 'its artifacts are deleted' ELSE '' END
+              FROM runs r WHERE r.id = v.run_id), 'its run was removed for good') END AS source_problem"""
 _SELECT = f"SELECT {_FIELDS} FROM registered_models m JOIN model_versions v ON v.model_id = m.id"  # noqa: S608
 _LOAD = f"""
 SELECT {_FIELDS}
@@ -350,4 +360,5 @@ def _version(row: Row) -> ModelVersion:
         updated_ms=row["updated_ms"],
         tags=dict(zip(row["tag_keys"], row["tag_values"], strict=True)),
         aliases=row["aliases"],
+        source_problem=row["source_problem"],
     )

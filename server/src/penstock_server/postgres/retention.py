@@ -72,6 +72,21 @@ async def extent(conn: Connection, run_ids: Sequence[RunId]) -> Extent:
     return Extent(*await conn.fetchrow(_EXTENT, run_ids))
 
 
+_STANDING = """
+SELECT m.name, v.version, ARRAY(SELECT a.alias FROM model_aliases a WHERE a.version_id = v.id ORDER BY a.alias)
+  FROM runs r JOIN model_versions v USING (workspace_id) JOIN registered_models m ON m.id = v.model_id
+ WHERE r.id = ANY($1) AND v.run_id = r.id AND starts_with(v.source, 'runs:/') ORDER BY m.name, v.version
+"""
+
+
+async def versions(conn: Connection, run_ids: Sequence[RunId]) -> list[str]:
+    """The versions of models whose files are those of these runs, as people name them, with their aliases."""
+    return [
+        " ".join([f"{name}/{version}", *(f"@{alias}" for alias in aliases)])
+        for name, version, aliases in await conn.fetch(_STANDING, run_ids)
+    ]
+
+
 _MARK = f"""
 WITH run AS (
     UPDATE runs SET removing = true WHERE id = $1 AND lifecycle = 2 AND (removing OR deleted_ms < $2) RETURNING id),

@@ -52,6 +52,7 @@ def version(found: ModelVersion) -> pb.ModelVersion:
         created_by=found.created_by,
         tags=found.tags,
         aliases=found.aliases,
+        source_problem=found.source_problem,
     )
 
 
