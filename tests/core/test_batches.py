@@ -27,6 +27,7 @@ from penstock_server.model.errors import (
 )
 from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import SmallFile
+from penstock_server.postgres import uploads
 from penstock_server.postgres.database import Database
 
 
@@ -184,6 +185,29 @@ async def test_nothing_is_seen_before_it_is_stored_and_nothing_stays_of_who_has_
     assert task.cancelled()
     assert await at.states() == [("a", 3), ("b", 3)]
     assert at.held == 0
+
+
+async def test_nothing_stays_of_who_is_told_twice_to_have_left(
+    db: Database, local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop, dropping = uploads.drop, asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        dropping.set()
+        await asyncio.sleep(0)
+        await drop(*args)
+
+    monkeypatch.setattr(uploads, "drop", slowly)
+    odd = Odd(local)
+    at = await place(db, odd)  # type: ignore[arg-type]
+    task = asyncio.create_task(send(at, SmallFile("a", b"1"), SmallFile("b", b"2")))
+    await odd.reached.wait()
+    task.cancel()
+    await asyncio.wait_for(dropping.wait(), 20)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert await at.states() == [("a", 3), ("b", 3)]
 
 
 async def test_nothing_stays_of_who_has_left_between_two_transactions(one: Place, monkeypatch: Any) -> None:

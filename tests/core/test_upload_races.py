@@ -9,14 +9,14 @@ import pytest
 from uploading import CALLER, PART, Place, content, execute, place, sha256
 
 from penstock_server.blobs import Store
-from penstock_server.core import beating
+from penstock_server.core import beating, ledger
 from penstock_server.core.retention import Retention
 from penstock_server.core.runs import Runs
 from penstock_server.core.sweep import Sweeper
 from penstock_server.model.artifacts import UploadId
 from penstock_server.model.errors import NotFound, UploadGone
 from penstock_server.model.uploads import Plan, Trailer
-from penstock_server.postgres import sweep
+from penstock_server.postgres import sweep, uploads
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.uploads import DEAD_AFTER_MS, LATE_MS
 
@@ -233,3 +233,80 @@ async def test_what_is_known_of_parts_that_another_has_replaced_is_not_used(db: 
     task.cancel()
     await asyncio.wait([task])
     assert await a.read("m") is None
+
+
+# Who is told to be gone twice: by the end of the stream, and by a cancellation while that is written down.
+
+
+class Slowly:
+    """A function whose call is reached, and then takes a round trip more."""
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.reached = asyncio.Event()
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.reached.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return await self._function(*args, **kwargs)
+
+
+async def left_twice(task: asyncio.Task[Any], slowly: Slowly) -> None:
+    async with asyncio.timeout(20):
+        await slowly.reached.wait()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+    assert task.cancelled()
+
+
+async def test_that_nobody_writes_it_any_more_is_told(db: Database, local: Store, monkeypatch: Any) -> None:
+    monkeypatch.setattr(uploads, "touch", slowly := Slowly(uploads.touch))
+    a = await place(db, local)
+    upload_id = upload_of(await a.begin("m", 6 * PART))
+    stream, task = a.open("m", bytes(6 * PART), upload_id=upload_id)
+    await stream.put(bytes(3 * PART), b"1")
+    await a.stored(upload_id, 3)
+    await stream.put(None)
+    await left_twice(task, slowly)
+    assert upload_of(await a.begin("m", 6 * PART)) == upload_id
+
+
+async def test_that_nothing_is_to_stay_is_told(db: Database, local: Store, monkeypatch: Any) -> None:
+    monkeypatch.setattr(uploads, "drop", slowly := Slowly(uploads.drop))
+    a = await place(db, local)
+    stream, task = a.open("m", bytes(6 * PART))
+    await stream.put(b"1", None)
+    await left_twice(task, slowly)
+    assert await a.states() == [("m", 3)]
+
+
+async def test_what_was_begun_in_the_store_is_given_up(db: Database, local: Store, monkeypatch: Any) -> None:
+    async def gone(*_: Any) -> None:
+        raise UploadGone("m")
+
+    abort = Slowly(local.abort)
+    monkeypatch.setattr(uploads, "set_token", gone)
+    monkeypatch.setattr(local, "abort", abort)
+    a = await place(db, local)
+    stream, task = a.open("m", bytes(6 * PART))
+    await stream.put(bytes(2 * PART), b"1")
+    await left_twice(task, abort)
+    assert [each async for each in local.begun()] == []
+
+
+async def test_whose_claim_is_told_in_the_moment_it_leaves(db: Database, local: Store, monkeypatch: Any) -> None:
+    tell = ledger._Entry.tell
+    task: asyncio.Task[Any]
+
+    def both(self: Any, outcome: Any) -> None:
+        tell(self, outcome)
+        task.cancel()
+
+    monkeypatch.setattr(ledger._Entry, "tell", both)
+    monkeypatch.setattr(uploads, "drop", slowly := Slowly(uploads.drop))
+    a = await place(db, local)
+    _, task = a.open("m", b"1")
+    await left_twice(task, slowly)
+    assert await a.states() == [("m", 3)]

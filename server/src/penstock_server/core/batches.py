@@ -18,7 +18,6 @@ from penstock_server.model.artifacts import Artifact, check_path, check_sha256, 
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError
 from penstock_server.model.runs import RunId
 from penstock_server.model.uploads import NewUpload, SmallFile, Upload
-from penstock_server.postgres import uploads
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.uploads import Complete
 
@@ -87,7 +86,7 @@ class Batches:
         if not claimed:
             return []
         all_uploads = [complete.upload for complete, _ in claimed]
-        left = {upload.id for upload in all_uploads}
+        left = {upload.id: upload for upload in all_uploads}
         try:
             try:
                 async with beating.steadily(self._db, *all_uploads):
@@ -99,13 +98,13 @@ class Batches:
             fine = [complete for (complete, _), error in zip(claimed, errors, strict=True) if error is None]
             made = iter(await self._ledger.complete_all(fine) if fine else [])
             outcomes = [_known(next(made)) if error is None else error for error in errors]
-            left -= {up.id for up, made_of in zip(all_uploads, outcomes, strict=True) if isinstance(made_of, Artifact)}
+            for upload, outcome in zip(all_uploads, outcomes, strict=True):
+                if isinstance(outcome, Artifact):
+                    del left[upload.id]
             return outcomes
         finally:
             if left:
-                with wholes.told_only("uploads that failed could not be marked", all_uploads[0]):
-                    async with self._db.connection() as conn:
-                        await uploads.drop(conn, list(left), attempt=1)
+                await wholes.drop(self._db, *left.values())
 
 
 def _digests(files: Sequence[SmallFile]) -> list[bytes]:

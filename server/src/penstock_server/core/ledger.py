@@ -12,8 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from penstock_server.core.shielded import to_its_end
 from penstock_server.model.access import WorkspaceId
-from penstock_server.model.artifacts import Artifact, parents
+from penstock_server.model.artifacts import Artifact, UploadId, parents
 from penstock_server.model.errors import PenstockError
 from penstock_server.model.runs import RunId
 from penstock_server.model.uploads import NewUpload, Upload
@@ -108,9 +109,10 @@ class Ledger:
         Raises FailedPrecondition when there is a directory at the path, a file where it needs a directory, or something
         else that a version of a model stands on.
         """
-        entry = _Entry[NewUpload, Upload | Artifact](new, asyncio.get_running_loop().create_future())
-        self._page(workspace_id, new.run_id).claims.append(entry)
-        return await entry.outcome
+        (made,) = await self.claim_all(workspace_id, new.run_id, [new])
+        if isinstance(made, BaseException):
+            raise made
+        return made
 
     async def claim_all(
         self, workspace_id: WorkspaceId, run_id: RunId, wanted: Sequence[NewUpload]
@@ -124,9 +126,7 @@ class Ledger:
         except asyncio.CancelledError:
             # Some may have been in an earlier transaction than the others.
             made = [entry.outcome.result() for entry in entries if entry.well]
-            with suppress(PenstockError):  # then the sweeper finds them by their age
-                async with self._db.connection() as conn:
-                    await uploads.drop(conn, [each.id for each in made if isinstance(each, Upload)])
+            await to_its_end(self._drop([each.id for each in made if isinstance(each, Upload)]))
             raise
 
     async def complete(self, upload: Upload, size: int, sha256: bytes) -> Artifact:
@@ -187,6 +187,11 @@ class Ledger:
             if entry.outcome.done() and isinstance(made, Upload):
                 unclaimed.append(made.id)
             entry.tell(made)
+        await self._drop(unclaimed)
+
+    async def _drop(self, unclaimed: Sequence[UploadId]) -> None:
+        """Of those who have left. What cannot be said now, the sweeper finds by its age."""
         if unclaimed:
-            async with self._db.connection() as conn:
-                await uploads.drop(conn, unclaimed)
+            with suppress(PenstockError):
+                async with self._db.connection() as conn:
+                    await uploads.drop(conn, unclaimed)

@@ -16,6 +16,7 @@ from penstock_server.core.batches import Batches
 from penstock_server.core.direct import Direct
 from penstock_server.core.ledger import Ledger
 from penstock_server.core.receiving import Digests, Receiving
+from penstock_server.core.shielded import to_its_end
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
@@ -258,11 +259,15 @@ class Uploads:
     async def _broken(self, upload: Upload, receiving: Receiving) -> None:
         """Keeps what is stored for who goes on with it, if that can be."""
         if receiving.parts and upload.size is not None:
-            with wholes.told_only("an upload that broke off could not be marked", upload):
-                async with self._db.connection() as conn:
-                    await uploads.touch(conn, upload, live=False)
+            await to_its_end(self._rests(upload))
         else:
             await wholes.drop(self._db, upload)
+
+    async def _rests(self, upload: Upload) -> None:
+        """Nobody writes it any more."""
+        with wholes.told_only("an upload that broke off could not be marked", upload):
+            async with self._db.connection() as conn:
+                await uploads.touch(conn, upload, live=False)
 
 
 def _checked(new: NewUpload) -> NewUpload:

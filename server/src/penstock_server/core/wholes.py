@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from penstock_server.blobs.store import Store
+from penstock_server.core.shielded import to_its_end
 from penstock_server.model.artifacts import Part
 from penstock_server.model.errors import ContentMismatch, PenstockError, UploadGone
 from penstock_server.model.runs import format_run_id
@@ -27,7 +28,7 @@ async def begin(db: Database, store: Store, upload: Upload) -> str:
             await uploads.set_token(conn, upload, token)
     except BaseException:
         with suppress(PenstockError):  # then it is a stray, and goes later
-            await store.abort(upload.key, token)
+            await to_its_end(store.abort(upload.key, token))
         raise
     return token
 
@@ -54,11 +55,15 @@ async def read_digest(store: Store, upload: Upload, size: int) -> bytes:
     return digest.digest()
 
 
-async def drop(db: Database, upload: Upload) -> None:
-    """Has the sweeper remove it. If that cannot be said now, the sweeper finds it by its age."""
-    with told_only("an upload that failed could not be marked", upload):
-        async with db.connection() as conn:
-            await uploads.drop(conn, [upload.id], upload.attempt)
+async def drop(db: Database, *failed: Upload) -> None:
+    """Has the sweeper remove them, all of one attempt. What cannot be said now, the sweeper finds by its age."""
+
+    async def mark() -> None:
+        with told_only("uploads that failed could not be marked", failed[0]):
+            async with db.connection() as conn:
+                await uploads.drop(conn, [upload.id for upload in failed], failed[0].attempt)
+
+    await to_its_end(mark())
 
 
 @contextmanager
