@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -148,19 +149,26 @@ async def test_what_is_pending_is_not_requested_twice(here: Place) -> None:
     await here.guard("@champion", approvals=1)
     await here.guard("Staging", approvals=1)
     first = await here.request(version, "@champion", "version = 1")
-    assert await here.request(version, by=BOB) == first
+    assert await here.request(version, "@champion", "version = 1") == first
     assert first.wish.gates == ("version = 1",)
     others = [await here.request(other), await here.request(version, "Staging")]
     assert len({first.id, *(each.id for each in others)}) == 3
     assert len(await here.history(REQUESTED)) == 3
-    # Who asks for what another has requested may approve it.
+    # Neither gates nor people are taken for one another: else who asked might approve, and their gates be forgotten.
+    same = Wish(MODEL, version, "@champion", ("version = 1",))
+    for by, wish in ((BOB, same), (ANN, replace(same, gates=())), (ANN, replace(same, gates=(GOOD,)))):
+        with pytest.raises(FailedPrecondition, match=f"ann has requested @champion .* promotion {first.id} is pending"):
+            await here.promotions.request(by, wish)
+    with pytest.raises(FailedPrecondition, match="ann has requested Staging for version 1 of 'iris' already"):
+        await here.promotions.request(ANN, Wish(MODEL, version, "Staging", archive_others=True))
+    assert len(await here.history(REQUESTED)) == 3
     assert (await here.promotions.approve(BOB, MODEL, first.id))[0].state is PromotionState.PROMOTED
 
 
 async def test_what_needs_no_approval_is_not_requested(here: Place) -> None:
     version = await here.version()
     for _ in range(2):
-        with pytest.raises(FailedPrecondition, match="needs no approvals: promote"):
+        with pytest.raises(FailedPrecondition, match=r"needs no approvals: use promote\(\)"):
             await here.request(version)
         await here.guard("@champion", GOOD)
 

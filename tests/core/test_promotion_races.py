@@ -106,8 +106,10 @@ async def test_approvals_and_rejections_at_once_end_one_way(here: Place) -> None
 async def test_the_same_requested_at_once_is_requested_once(here: Place) -> None:
     [version] = await bare_versions(here, 1)
     await here.guard("@champion", approvals=1)
-    told = await all_at_once([here.request(version, by=who(f"user{number}")) for number in range(TASKS)])
+    told = await all_at_once([here.request(version) for _ in range(TASKS)])
     assert len({each.id for each in told}) == 1
+    told = await all_at_once([here.request(version, by=who(f"user{number}")) for number in range(TASKS)])
+    assert {type(each) for each in told} == {FailedPrecondition}
     assert len(await here.history(EventKind.PROMOTION_REQUESTED)) == 1
 
 

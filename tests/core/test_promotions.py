@@ -212,6 +212,9 @@ async def test_a_policy_is_replaced_and_each_change_is_an_event(here: Place) -> 
         (Policy("@champion", (GOOD,) * 51, 0), InvalidArgument, "gates: 51"),
         (Policy("@champion", (), -1), InvalidArgument, "approvals: -1 is not within 0 to 20"),
         (Policy("@champion", (), 21), InvalidArgument, "approvals: 21"),
+        (Policy("@champion", ("metrics.f1 > 1".ljust(1000),) * 21, 0), InvalidArgument, "gates: have 21,000"),
+        (Policy("Archived", (GOOD,), 0), InvalidArgument, "target: Archived cannot be guarded: Staging and Production"),
+        (Policy("None", (), 1), InvalidArgument, "target: None cannot be guarded"),
     ],
 )
 async def test_a_bad_policy_is_refused(here: Place, policy: Policy, error: type[Exception], message: str) -> None:
@@ -363,7 +366,36 @@ async def test_what_is_not_ready_is_not_promoted(here: Place) -> None:
 async def test_what_needs_approvals_is_not_promoted_without(here: Place) -> None:
     version = await here.version(f1=1.0)
     await here.guard("@champion", GOOD, approvals=1)
-    for dry_run in (False, True):
-        with pytest.raises(FailedPrecondition, match=r"needs approvals \(1\): request"):
-            await here.promote(version, dry_run=dry_run)
-    assert await here.aliases() == {}
+    before = await here.history()
+    with pytest.raises(Guarded, match=r"@champion of 'iris' is guarded by 1 approval: request_promotion\(\) gets"):
+        await here.promote(version)
+    with pytest.raises(Guarded, match=r"guarded by 1 approval: request_promotion\(\)"):
+        await here.versions.set_alias(ANN, MODEL, "champion", version)
+    # Looking is free.
+    outcome = await here.promote(version, "@champion", "metrics.f1 > 1", dry_run=True)
+    assert [(each.passed, each.stored) for each in outcome.gates] == [(True, True), (False, False)]
+    assert (await here.aliases(), await here.history()) == ({}, before)
+
+
+async def test_the_worst_gates_are_soon_done_with(here: Place) -> None:
+    """A request's and a policy's, over a tag as long as may be, keep neither the loop nor others waiting."""
+    new = NewVersion(MODEL, source="s3://bucket/model", tags={"t": "a" * 100_000})
+    version = (await here.versions.create(ANN, new)).version
+    gates = [f"NOT tags.t ILIKE '%{'_a' * 480}b%'"] * 20
+    await here.guard("@champion", *gates)
+    outcome = await here.promote(version, "@champion", *gates)
+    assert not outcome.promoted
+    assert {each.reason for each in outcome.gates} == {
+        "tags.t has 100,000 characters, which is more than LIKE may still look at in the gates of one promotion"
+    }
+    # Enough for one is not enough for all.
+    outcome = await here.promote(version, "Staging", *["NOT tags.t ILIKE '%_b%'"] * 20)
+    assert [each.passed for each in outcome.gates] == [True] + [False] * 19
+
+
+async def test_gates_that_this_release_does_not_read_are_told_to_be_the_policys(here: Place) -> None:
+    version = await here.version(f1=1.0)
+    await here.guard("@champion", GOOD)
+    await here.execute("UPDATE promotion_policies SET gates = '{metrics.f1 ~ 1}'")
+    with pytest.raises(FailedPrecondition, match=r"the policy of @champion of 'iris' must be set again: gates\[0\]"):
+        await here.promote(version)

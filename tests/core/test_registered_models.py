@@ -10,7 +10,7 @@ import pytest
 from registering import ANN, BOB, ELSEWHERE, Desk, told
 
 from penstock_server.model.access import WorkspaceId
-from penstock_server.model.errors import AlreadyExists, InvalidArgument, NotFound
+from penstock_server.model.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.registry import EventKind, Policy, Ref, RegisteredModel, Stage
 from penstock_server.postgres.database import Database
 
@@ -128,6 +128,29 @@ async def test_renaming_carries_everything(desk: Desk, db: Database) -> None:
     assert (await desk.version("lily")).version == 2
 
 
+async def test_what_policies_guard_keeps_its_name(desk: Desk, db: Database) -> None:
+    """Else its name could be taken by a model without policies, and its aliases be set there."""
+    await desk.version()
+    async with db.connection() as conn:
+        await conn.execute(
+            "INSERT INTO promotion_policies SELECT id, workspace_id, target, '{}', 0 FROM registered_models,"
+            " unnest('{@a,@b,@c,Staging}'::text[]) target"
+        )
+    before = await desk.history("iris")
+    with pytest.raises(FailedPrecondition) as caught:
+        await desk.models.update(BOB, "iris", new_name="lily", description="a flower")
+    assert str(caught.value) == (
+        "'iris' is guarded (@a, @b, @c, …): delete its policies first, which takes PERMISSION_MANAGE, then rename it"
+    )
+    assert (await desk.models.get(ANN, "iris")).description == ""
+    assert await desk.history("iris") == before
+    # It is described still, and a rename to the same name is none.
+    assert (await desk.models.update(BOB, "iris", "iris", "a flower")).description == "a flower"
+    async with db.connection() as conn:
+        await conn.execute("DELETE FROM promotion_policies")
+    assert (await desk.models.update(BOB, "iris", new_name="lily")).name == "lily"
+
+
 async def test_a_taken_name_is_not_given_by_renaming(desk: Desk) -> None:
     await desk.models.create(ANN, "iris")
     await desk.models.create(ANN, "lily")
@@ -206,6 +229,8 @@ async def test_a_deleted_model_leaves_its_history(desk: Desk) -> None:
         ("a:b", "has a : in it"),
         ("x" * 257, "the limit is 256"),
         ("a\0b", "has a NUL character"),
+        ("a\nb", "has a control character at position 1"),
+        ("a\u2066b", "has a control character"),
         ("a\ud800", "half of a surrogate pair"),
     ],
 )

@@ -130,10 +130,35 @@ async def test_bad_input(desk: Desk) -> None:
 
 async def test_what_has_happened_cannot_be_changed(desk: Desk, db: Database) -> None:
     await desk.models.create(ANN, "iris")
-    for sql in ("UPDATE registry_events SET made_by = 'nobody'", "DELETE FROM registry_events"):
+    for sql in (
+        "UPDATE registry_events SET made_by = 'nobody'",
+        "DELETE FROM registry_events",
+        "TRUNCATE registry_events",
+    ):
         async with db.connection() as conn:
             with pytest.raises(asyncpg.RaiseError, match="never changed"):
                 await conn.execute(sql)
+
+
+async def test_what_a_newer_release_has_written_is_of_no_kind_that_this_one_knows(desk: Desk, db: Database) -> None:
+    await desk.models.create(ANN, "iris")
+    async with db.connection() as conn:
+        await conn.execute(
+            "INSERT INTO registry_events (workspace_id, model_id, kind, name, version, key, before, after, made_by,"
+            " at_ms, request_id) SELECT 1, model_id, 32000, name, 7, 'k', '{}', '{\"a\": \"b\"}', 'new', 1, 'r'"
+            " FROM registry_events"
+        )
+    events = await desk.history("iris")
+    assert told(events[-1]) == (EventKind.UNSPECIFIED, 7, "k", {}, {"a": "b"})
+    assert await events_of(desk.events.watch(ANN, after=0), 2) == events
+    assert await desk.history(kinds=[EventKind.MODEL_CREATED]) == events[:1]
+
+
+async def test_a_watch_from_an_event_that_has_not_happened_is_refused(desk: Desk) -> None:
+    await desk.models.create(ANN, "iris")
+    [last] = await desk.history("iris")
+    with pytest.raises(InvalidArgument, match=rf"event {last.id + 1} .* this history ends with event {last.id};"):
+        await following(desk.events.watch(ANN, after=last.id + 1))
 
 
 async def test_what_is_rolled_back_has_not_happened(desk: Desk, db: Database) -> None:

@@ -13,6 +13,8 @@ from penstock_server.model.errors import InvalidArgument, InvalidFilter
 from penstock_server.model.gates import (
     GATE_LIMIT,
     GATES_LIMIT,
+    GATES_TEXT_LIMIT,
+    Effort,
     Facts,
     GateResult,
     GateValue,
@@ -161,6 +163,34 @@ def test_gates_are_bounded() -> None:
         parse_gates([""])
 
 
+def test_gates_are_bounded_together() -> None:
+    text = "metrics.f1 >= 1".ljust(GATE_LIMIT)
+    most = GATES_TEXT_LIMIT // GATE_LIMIT
+    assert parse_gates([text] * most)
+    with pytest.raises(InvalidArgument, match="gates: have 20,015 characters together; the limit is 20,000"):
+        parse_gates([*[text] * most, text.strip()])
+
+
+def test_what_like_looks_at_is_bounded_in_all_gates_of_a_promotion() -> None:
+    long = facts(tags__t="a" * 100_000, tags__u="a" * 1_000, tags__v="a")
+    one, wide, small = parse_gates(["tags.t LIKE '%ok%'", f"NOT tags.t ILIKE '%{'_a' * 40}b%'", "tags.u LIKE '%a'"])
+    assert evaluate(one, long, {}).reason.endswith("which is NOT LIKE '%ok%'")
+    told = evaluate(wide, long, {})
+    assert (told.passed, told.reason) == (
+        False, "tags.t has 100,000 characters, which is more than LIKE may still look at in the gates of one promotion",
+    )  # fmt: skip
+    effort = Effort()
+    assert not evaluate(one, long, {}, effort=effort).passed
+    done = 0
+    while (told := evaluate(small, long, {}, effort=effort)).passed:
+        done += 1
+    assert done > 50
+    assert told.reason.startswith("tags.u has 1,000 characters, which is more than LIKE may still look at")
+    # What is short, or LIKE has nothing to do with, is evaluated still.
+    others = parse_gates(["tags.v LIKE 'a'", "tags.t != 'x'", "NOT tags.gone LIKE '%'"])
+    assert [evaluate(gate, long, {}, effort=effort).passed for gate in others] == [True, True, False]
+
+
 def test_what_gates_need_is_known_before() -> None:
     gates = parse_gates(["metrics.f1 > champion.metrics.f1 AND tags.a = Production.tags.b", "NOT metrics.f1 IN (1)"])
     assert needed(gates) == {
@@ -188,7 +218,19 @@ def test_what_gates_need_is_known_before() -> None:
         ("metrics.gone IS NULL", True, ""),
         ("metrics.gone IS NOT NULL", False, "version 3 has no metrics.gone"),
         ("metrics.f1 IS NULL", False, "metrics.f1 is 0.95"),
-        ("NOT metrics.gone >= 0", True, "version 3 has no metrics.gone"),
+        ("NOT metrics.gone >= 0", False, "version 3 has no metrics.gone"),
+        ("NOT NOT metrics.gone >= 0", False, "version 3 has no metrics.gone"),
+        ("NOT metrics.gone NOT IN (0)", False, "version 3 has no metrics.gone"),
+        ("NOT params.gone LIKE '%'", False, "version 3 has no params.gone"),
+        ("NOT metrics.gone IS NOT NULL", True, ""),
+        ("metrics.gone > 0 OR metrics.f1 > 0", True, ""),
+        ("metrics.gone > 0 OR metrics.f1 > 1", False,
+         "version 3 has no metrics.gone; metrics.f1 is 0.95, which is not > 1.0"),
+        ("metrics.gone > 0 AND metrics.f1 > 0", False, "version 3 has no metrics.gone"),
+        ("NOT (metrics.gone > 0 AND metrics.f1 > 1)", True, ""),
+        ("NOT (metrics.gone > 0 AND metrics.f1 > 0)", False,
+         "version 3 has no metrics.gone; metrics.f1 is 0.95, which is > 0.0"),
+        ("NOT (metrics.gone > 0 OR metrics.f1 > 1)", False, "version 3 has no metrics.gone"),
         ("NOT metrics.f1 > 0.5", False, "metrics.f1 is 0.95, which is > 0.5"),
         ("tags.validated = 'yes'", False, "tags.validated is 'no', which is != 'yes'"),
         ("tags.validated NOT LIKE 'n%'", False, "tags.validated is 'no', which is LIKE 'n%'"),

@@ -32,6 +32,8 @@ RUN = RunId(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"))
         ("iris/3", Ref("iris", version=3)),
         ("iris/2147483647", Ref("iris", version=2**31 - 1)),
         ("iris/007", Ref("iris", version=7)),
+        ("iris/000000000030", Ref("iris", version=30)),
+        ("iris/000000000301", Ref("iris", version=301)),
         ("models:/iris/Production", Ref("iris", stage=Stage.PRODUCTION)),
         ("iris/staging", Ref("iris", stage=Stage.STAGING)),
         ("iris/None", Ref("iris", stage=Stage.NONE)),
@@ -106,6 +108,9 @@ def test_names_say_what_is_wrong_with_them() -> None:
     for name, problem in (
         ("", "name: must not be empty"),
         (" \t", "name: must not be blank"),
+        ("a\nb", r"name: 'a\nb' has a control character at position 1"),
+        ("iris\x1b[31m", r"name: 'iris\x1b[31m' has a control character at position 4"),
+        ("\u202eevil", r"name: '\u202eevil' has a control character at position 0"),
         ("a/b", "name: 'a/b' has a / in it, which references such as models:/name/3 need"),
         ("x" * 257, "name: is 257 characters long; the limit is 256"),
     ):

@@ -124,7 +124,11 @@ def test_others_approve(registry: RegistryServiceStub, model: str, version: Any)
     assert (asked.name, asked.version, asked.target, asked.gates) == (model, wanted, PRODUCTION, ["version = 1"])
     assert (asked.state, asked.requested_by, asked.comment) == (pb.PROMOTION_STATE_PENDING, "ann", "please")
     assert (asked.approvals_needed, asked.archive_others, asked.HasField("settle_time_ms")) == (1, True, False)
-    assert registry.RequestPromotion(request, **by("bob")).promotion == asked
+    assert registry.RequestPromotion(request, **by("ann")).promotion == asked
+    with pytest.raises(
+        grpc.RpcError, match=f"ann has requested Production .* promotion {asked.promotion_id} is pending"
+    ):
+        registry.RequestPromotion(request, **by("bob"))
     approval = pb.ApproveRequest(name=model, promotion_id=asked.promotion_id, comment="fine")
     refused(
         registry.Approve, approval, grpc.StatusCode.PERMISSION_DENIED, "PermissionDenied", "ann requested", **by("ann")

@@ -154,6 +154,22 @@ def test_events_have_who_and_the_request_that_the_answer_names(registry: Registr
     assert registry.GetRegisteredModel(pb.GetRegisteredModelRequest(name=name)).model.created_by == "Jürgen M."
 
 
+@pytest.mark.parametrize("user", ["", "%20%20", "%E2%80%83"])
+def test_who_has_no_name_is_anonymous(registry: RegistryServiceStub, name: str, user: str) -> None:
+    request = pb.CreateRegisteredModelRequest(name=name)
+    assert registry.CreateRegisteredModel(request, metadata=(("penstock-user", user),)).model.created_by == "anonymous"
+
+
+def test_any_kind_of_event_may_be_asked_for(registry: RegistryServiceStub, name: str) -> None:
+    make(registry, name, 1)
+    events = registry.ListEvents(pb.ListEventsRequest(name=name)).events
+    created = pb.REGISTRY_EVENT_KIND_MODEL_CREATED
+    for kinds in ([pb.REGISTRY_EVENT_KIND_UNSPECIFIED], [created, pb.REGISTRY_EVENT_KIND_UNSPECIFIED]):
+        assert registry.ListEvents(pb.ListEventsRequest(name=name, kinds=kinds)).events == events
+    with pytest.raises(grpc.RpcError, match="99 is not a valid EventKind; this server has 1 to "):
+        registry.ListEvents(pb.ListEventsRequest(name=name, kinds=[created, 99]))  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("user", ["a%0Ab", "x" * 251, "%00"])
 def test_nobody_is_called_so(registry: RegistryServiceStub, name: str, user: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:

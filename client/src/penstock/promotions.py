@@ -170,7 +170,8 @@ def promote(
         stage: Staging, Production or Archived.
         gates: filters (docs/search.md) over the metrics, params and tags of the version's run, such as
             `metrics.accuracy >= 0.9`. A value may be that of the version that an alias or stage names:
-            `metrics.f1 >= champion.metrics.f1`, which holds while nothing ever was `champion`.
+            `metrics.f1 >= champion.metrics.f1`, which holds while nothing ever was `champion`. What is missing makes
+            no gate pass, nor does its NOT.
         expected: the version that the alias must name now; 0: none. None: whatever it names.
         archive_others: with a stage, archives the versions that are in it, in the same transaction.
         dry_run: evaluates the gates, and leaves everything as it is.
@@ -179,7 +180,7 @@ def promote(
         errors.NotFound: there is no such model or version.
         errors.AliasMoved: the alias does not name `expected`.
         errors.InvalidFilter: a gate does not follow the grammar.
-        errors.FailedPrecondition: approvals are asked for; see `request_promotion`.
+        errors.Guarded: approvals are asked for; see `request_promotion`. Not in a dry run.
     """
     message = pb.PromoteRequest(
         name=name,
@@ -206,7 +207,7 @@ def set_policy(
     """Guard an alias or a stage of a model: nothing gets there but by these gates, as of `promote`.
 
     With `approvals`, to 20, only by `request_promotion`, and so many others than the requester must approve. Replaces
-    the policy that guarded it. Raises NotFound, InvalidFilter.
+    the policy that guarded it. Archived cannot be guarded. Raises NotFound, InvalidFilter.
     """
     policy = pb.PromotionPolicy(target=target(alias, stage), gates=listed(gates), approvals=approvals)
     yield request(REGISTRY, "SetPromotionPolicy", pb.SetPromotionPolicyRequest(name=name, policy=policy))
@@ -230,8 +231,9 @@ def request_promotion(
 ) -> Flow[Promotion]:
     """Ask others to approve a promotion, as the policy of the alias or stage demands; arguments are as of `promote`.
 
-    Returns the one that is pending for this version already, if there is. `comment` says why, to 1,000 characters.
-    Raises NotFound, InvalidFilter; FailedPrecondition when the policy asks for no approvals.
+    Asked again by the same user it is the same one. `comment` says why, to 1,000 characters. Raises NotFound,
+    InvalidFilter; FailedPrecondition when the policy asks for no approvals, or when somebody else has asked for this
+    already, or with other gates.
     """
     message = pb.RequestPromotionRequest(
         name=name,

@@ -92,7 +92,10 @@ def update_model(name: str, *, description: str) -> Flow[RegisteredModel]:
 
 
 def rename_model(name: str, new_name: str) -> Flow[RegisteredModel]:
-    """Give a model another name; all that it has goes along. Raises NotFound, AlreadyExists."""
+    """Give a model another name; all that it has goes along.
+
+    Raises NotFound, AlreadyExists; FailedPrecondition while it has policies: delete them first.
+    """
     message = pb.UpdateRegisteredModelRequest(name=name, new_name=new_name)
     return model_of((yield request(REGISTRY, "UpdateRegisteredModel", message)).model)
 

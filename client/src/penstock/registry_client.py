@@ -90,6 +90,8 @@ class Registry(_RegistryCalls):
 
         Raises:
             errors.Retryable: the server was away for too long. `after=` goes on.
+            errors.InvalidArgument: there is no event `after` yet, as when the server's database was restored from a
+                backup; it says which is the last. Look at how things are, and watch from there.
             ValueError: there is no such kind.
         """
         found = self._events(Watching(names, kinds, keys, after, patience))

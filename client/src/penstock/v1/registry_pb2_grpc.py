@@ -203,8 +203,9 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRegisteredModel(self, request, context):
-        """Renames a model, or changes its description; absent fields stay as they are. Versions, tags, aliases, policies and
-        history go along.
+        """Renames a model, or changes its description; absent fields stay as they are. Versions, tags, aliases and history go
+        along. FAILED_PRECONDITION when one that has policies is to be renamed, for the old name could then be taken by a
+        model without: delete its policies first, which takes PERMISSION_MANAGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -343,7 +344,8 @@ class RegistryServiceServicer(object):
 
     def RequestPromotion(self, request, context):
         """Asks others to approve a promotion. The gates are evaluated, for them to see, and again when it is approved.
-        FAILED_PRECONDITION when the version is not ready.
+        FAILED_PRECONDITION when the version is not ready, or another promotion is pending for this version and target: one
+        that somebody else has requested, or with other gates or archive_others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

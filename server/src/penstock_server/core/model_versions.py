@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
-from penstock_server.model.errors import FailedPrecondition, Guarded, InvalidArgument, NotFound
+from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
@@ -180,8 +180,8 @@ class ModelVersions:
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
             old = await model_versions.load_one(conn, model, version)
-            if old.stage is not stage and await registry.guarded(conn, model, stage.label):
-                raise Guarded(name, stage.label)
+            if old.stage is not stage:
+                await registry.check_unguarded(conn, model, stage.label)
             happened = await model_versions.move_stage(conn, model, old, stage, archive_others=archive_others)
             return await _record(conn, caller, model, version, happened)
 
@@ -196,8 +196,7 @@ class ModelVersions:
         _check_expected(expected)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
-            if await registry.guarded(conn, model, f"@{alias}"):
-                raise Guarded(name, f"@{alias}")
+            await registry.check_unguarded(conn, model, f"@{alias}")
             wanted = await model_versions.load_one(conn, model, version)
             previous, happened = await model_versions.move_alias(conn, caller, model, alias, wanted, expected)
             await registry_events.add(conn, caller, model.model_id, name, happened)

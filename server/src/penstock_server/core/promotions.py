@@ -8,8 +8,14 @@ from collections.abc import Sequence
 
 from penstock_server.model import pages
 from penstock_server.model.access import Caller
-from penstock_server.model.errors import FailedPrecondition, InvalidArgument, InvalidPageToken, PermissionDenied
-from penstock_server.model.gates import Gate, GateResult, evaluate, needed, parse_gates
+from penstock_server.model.errors import (
+    FailedPrecondition,
+    Guarded,
+    InvalidArgument,
+    InvalidPageToken,
+    PermissionDenied,
+)
+from penstock_server.model.gates import Effort, Gate, GateResult, evaluate, needed, parse_gates
 from penstock_server.model.promotions import (
     Outcome,
     Promotion,
@@ -51,8 +57,9 @@ class Promotions:
     ) -> Outcome:
         """Moves an alias or a stage to a version if all gates pass; a dry run only looks.
 
-        Raises FailedPrecondition when the version is not ready or the policy asks for approvals, InvalidFilter of
-        `gates[i]`, and AliasMoved when the alias does not name `expected` (0: none; None: whatever it names).
+        Raises FailedPrecondition when the version is not ready, Guarded when the policy asks for approvals, which a
+        dry run does without, InvalidFilter of `gates[i]`, and AliasMoved when the alias does not name `expected`
+        (0: none; None: whatever it names).
         """
         own = _check(wish)
         to = where_to(wish.target)
@@ -64,10 +71,8 @@ class Promotions:
             model = await registry.lock(conn, caller.workspace_id, wish.name)
             version = await _ready(conn, model, wish.version)
             policy = await promotions.policy(conn, model, wish.target)
-            if policy is not None and policy.approvals:
-                raise FailedPrecondition(
-                    f"{wish.target} of {wish.name!r} needs approvals ({policy.approvals}): request the promotion"
-                )
+            if policy is not None and policy.approvals and not dry_run:
+                raise Guarded(wish.name, wish.target, policy.approvals)
             previous = 0
             if not isinstance(to, Stage):
                 previous = await model_versions.named(conn, model, to, expected)
@@ -102,23 +107,29 @@ class Promotions:
             await registry_events.add(conn, caller, model.model_id, name, happened)
 
     async def request(self, caller: Caller, wish: Wish, comment: str = "") -> tuple[Promotion, list[GateResult]]:
-        """Asks others to approve a promotion; what its gates say now. One that is pending already is returned.
+        """Asks others to approve a promotion; what its gates say now. The same from the same caller is asked once.
 
-        Raises FailedPrecondition when the version is not ready or the policy asks for no approvals, InvalidFilter of
-        `gates[i]`.
+        Raises FailedPrecondition when another is pending for this version and target, when the version is not ready or
+        the policy asks for no approvals, InvalidFilter of `gates[i]`.
         """
-        _check(wish)
+        own = _check(wish)
         check_comment(comment)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, wish.name)
             version = await _ready(conn, model, wish.version)
             policy = await promotions.policy(conn, model, wish.target)
             if policy is None or not policy.approvals:
-                raise FailedPrecondition(f"{wish.target} of {wish.name!r} needs no approvals: promote")
-            promotion_id, happened = await promotions.request(conn, caller, model, wish, comment)
-            await registry_events.add(conn, caller, model.model_id, wish.name, happened)
-            promotion = await promotions.load_one(conn, model, promotion_id)
-            own = parse_gates(promotion.wish.gates)
+                raise FailedPrecondition(f"{wish.target} of {wish.name!r} needs no approvals: use promote()")
+            promotion = await promotions.pending(conn, model, wish.version, wish.target)
+            if promotion is None:
+                promotion_id, happened = await promotions.request(conn, caller, model, wish, comment)
+                await registry_events.add(conn, caller, model.model_id, wish.name, happened)
+                promotion = await promotions.load_one(conn, model, promotion_id)
+            elif (promotion.requested_by, promotion.wish) != (caller.user, wish):
+                raise FailedPrecondition(
+                    f"{promotion.requested_by} has requested {wish.target} for version {wish.version} of {wish.name!r}"
+                    f" already: promotion {promotion.id} is pending; approve it, or reject it and request anew"
+                )
             return promotion, await _evaluate(conn, model, version, policy, wish.target, own)
 
     async def approve(
@@ -238,12 +249,23 @@ async def _evaluate(
     own: Sequence[Gate],
 ) -> list[GateResult]:
     """What comes of the policy's gates, then of those of one's own."""
-    gates = [*(parse_gates(policy.gates, stored=True) if policy else ()), *own]
+    gates = [*(_stored(model, policy) if policy else ()), *own]
     subject, holders = await gate_values.facts(conn, model, version, needed(gates))
-    # In a thread: a pattern made for it takes a fifth of a second over a long tag, and there may be many.
+    effort = Effort()
+    # In a thread: patterns made for it take some hundredths of a second over long tags.
     return await asyncio.to_thread(
-        lambda: [evaluate(gate, subject, holders, target=target, model=model.name) for gate in gates]
+        lambda: [evaluate(gate, subject, holders, target=target, model=model.name, effort=effort) for gate in gates]
     )
+
+
+def _stored(model: ModelRef, policy: Policy) -> list[Gate]:
+    """A policy's gates. Raises FailedPrecondition when this release does not read what another has taken."""
+    try:
+        return parse_gates(policy.gates, stored=True)
+    except InvalidArgument as error:
+        raise FailedPrecondition(
+            f"the policy of {policy.target} of {model.name!r} must be set again: {error}"
+        ) from error
 
 
 async def _move(

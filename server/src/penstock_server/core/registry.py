@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
-from penstock_server.model.errors import AlreadyExists
+from penstock_server.model.errors import AlreadyExists, FailedPrecondition
 from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
@@ -76,7 +76,7 @@ class Registry:
     ) -> RegisteredModel:
         """Renames a model with all it has, or changes its description: what is not None.
 
-        Raises NotFound, AlreadyExists.
+        Raises NotFound, AlreadyExists; FailedPrecondition when one that policies guard is to have another name.
         """
         check_name(name)
         if new_name is not None:
@@ -85,6 +85,12 @@ class Registry:
             check_text("description", description, DESCRIPTION_LIMIT)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
+            if new_name not in (None, name) and (guarded := await registry.guarded(conn, model)):
+                # The policies would go along, and who follows the old name be sent to a model without any.
+                raise FailedPrecondition(
+                    f"{name!r} is guarded ({', '.join(guarded[:3])}{', …' if guarded[3:] else ''}): delete its policies"
+                    " first, which takes PERMISSION_MANAGE, then rename it"
+                )
             happened = await registry.update(conn, model, new_name, description)
             await registry_events.add(conn, caller, model.model_id, name, happened)
             return await registry.load_one(conn, caller.workspace_id, new_name or name)

@@ -110,6 +110,7 @@ class RegistryEvents:
     ) -> AsyncIterator[Event | Synced]:
         """Events behind the one with id `after` (None: committed from now on), each once, in order.
 
+        Raises InvalidArgument when there is no such event yet: the database is not the one that it was heard of.
         With one of these names at the time, of these kinds, with one of these keys; where there are none, of any. Ends
         with Unavailable when the watch cannot go on: watch again then, after the last that was told.
         """
@@ -127,6 +128,12 @@ class RegistryEvents:
                 async with self._db.connection() as conn:
                     newest = await registry_events.newest(conn, workspace_id)
                     last = newest if last is None else last
+                    if last > newest:
+                        raise InvalidArgument(
+                            "after_event_id",
+                            f"event {last} has not happened: this history ends with event {newest}; if the database"
+                            " was restored, look at how things are, and watch from there",
+                        )
                     events = await registry_events.between(
                         conn, workspace_id, last, newest, _PAGE, names=names, kinds=kinds, keys=keys
                     )

@@ -119,7 +119,7 @@ class AliasMoved(FailedPrecondition):
         if moved_ms:
             moved = f"{moved_by} moved it at {datetime.fromtimestamp(moved_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
         super().__init__(
-            f"alias {alias!r} of {model!r} names {now}, not {wanted}: {moved}; look at it, then set it again with "
+            f"alias {alias!r} of {model!r} names {now}, not {wanted}: {moved}; look at it, then try again with "
             f"expected={version}"
         )
         self.model = model
@@ -130,10 +130,13 @@ class AliasMoved(FailedPrecondition):
 
 
 class Guarded(FailedPrecondition):
-    """A policy guards an alias or a stage: `target` is @alias or a stage's label."""
+    """A policy guards an alias or a stage: `target` is @alias or a stage's label. So many `approvals` are needed."""
 
-    def __init__(self, model: str, target: str) -> None:
-        super().__init__(f"{target} of {model!r} is guarded by gates: promote() gets a version there")
+    def __init__(self, model: str, target: str, approvals: int = 0) -> None:
+        way = "gates: promote()"
+        if approvals:
+            way = f"{approvals} approval{'s' if approvals > 1 else ''}: request_promotion()"
+        super().__init__(f"{target} of {model!r} is guarded by {way} gets a version there")
         self.model = model
         self.target = target
 

@@ -1,10 +1,10 @@
 """Gates: filters that a version must pass to be promoted, and what came of them.
 
-A gate is written in the search grammar (model/search.py), where a value may be that of another version, and means what
-it means in a search (postgres/search_conditions.py; a test compares the two). What cannot be known decides a gate by
-itself, NOTs or not. Where no version ever was what it refers to, it passes if that is the very target of the promotion:
-the first has nothing to be compared with. Else it fails, for that is misspelt or not set up. It fails, too, where a
-version has no run, or none any more.
+A gate is written in the search grammar (model/search.py), where a value may be that of another version. Where nothing
+is missing it means what it means in a search (postgres/search_conditions.py; a test compares the two). A comparison
+with something that is missing is neither true nor false, as in SQL, and so is its NOT: only what is true passes.
+Where no version ever was what a gate refers to, it passes if that is the very target of the promotion: the first has
+nothing to be compared with.
 """
 
 from __future__ import annotations
@@ -40,6 +40,12 @@ from penstock_server.model.search_tree import (
 
 GATES_LIMIT = 50
 GATE_LIMIT = 1_000
+# Of all gates of a request, or of a policy, together, in characters.
+GATES_TEXT_LIMIT = 20_000
+# What LIKE may look at in the gates of one promotion: characters of a value, times those of the pattern and some more
+# for each value that is looked at. That is less than 0.1 s, and a tag of 100,000 characters once.
+LIKE_LIMIT = 10_000_000
+_LIKE_BASE = 50
 
 # What a version has itself; the other attributes, metrics and params are of its run.
 _OF_THE_VERSION = frozenset(("version", "stage"))
@@ -95,10 +101,27 @@ class GateResult:
     stored: bool
 
 
+@dataclass(slots=True)
+class Effort:
+    """What LIKE may still look at; see LIKE_LIMIT."""
+
+    left: int = LIKE_LIMIT
+
+    def spend(self, text: str, pattern: str) -> bool:
+        """Whether there is enough left to try a pattern on a text, which is taken from it then."""
+        needed = len(text) * (len(pattern) + _LIKE_BASE)
+        if needed > self.left:
+            return False
+        self.left -= needed
+        return True
+
+
 def parse_gates(texts: Sequence[str], *, stored: bool = False) -> list[Gate]:
     """Gates as a request or a policy has them. Raises InvalidArgument, and InvalidFilter of `gates[i]`."""
     if len(texts) > GATES_LIMIT:
         raise InvalidArgument("gates", f"{len(texts)} are too many; the limit is {GATES_LIMIT}")
+    if (length := sum(map(len, texts))) > GATES_TEXT_LIMIT:
+        raise InvalidArgument("gates", f"have {length:,} characters together; the limit is {GATES_TEXT_LIMIT:,}")
     gates = []
     for index, text in enumerate(texts):
         name = f"gates[{index}]"
@@ -118,14 +141,22 @@ def needed(gates: Sequence[Gate]) -> dict[str, set[Field]]:
 
 
 def evaluate(
-    gate: Gate, subject: Facts, holders: Mapping[str, Facts | None], *, target: str = "", model: str = "the model"
+    gate: Gate,
+    subject: Facts,
+    holders: Mapping[str, Facts | None],
+    *,
+    target: str = "",
+    model: str = "the model",
+    effort: Effort | None = None,
 ) -> GateResult:
     """What comes of a gate for a version of a model that is to be promoted to a target.
 
-    `holders` has the version that each reference means, None where no version ever was it.
+    `holders` has the version that each reference means, None where no version ever was it. `effort` is what there
+    is left for all gates of the promotion.
     """
-    evaluation = _Evaluation(subject, holders, target, model)
-    passed, reasons = evaluation.meets(gate.condition, wanted=True)
+    evaluation = _Evaluation(subject, holders, target, model, effort or Effort())
+    truth, reasons = evaluation.meets(gate.condition, wanted=True)
+    passed = truth is True
     told = dict.fromkeys(each.text for each in reasons if not passed or each.hollow)
     return GateResult(
         gate.text, passed, tuple(evaluation.values.values()), _cut("; ".join(told), _REASON_LIMIT), gate.stored
@@ -158,52 +189,57 @@ def _leaves(condition: Condition) -> Iterator[Comparison | Membership | Presence
 
 @dataclass(frozen=True, slots=True)
 class _Reason:
-    """Why a condition holds or does not; `hollow` when that is so for want of something to compare."""
+    """Why a condition holds or does not; `hollow` when it holds for want of something to compare with."""
 
     text: str
     hollow: bool = False
 
 
-_Outcome = tuple[bool, list[_Reason]]
+# True, false, or unknown for want of something.
+_Truth = bool | None
 
 
 class _Evaluation:
     """One gate looked at for one version; gathers the values that it is about."""
 
-    def __init__(self, subject: Facts, holders: Mapping[str, Facts | None], target: str, model: str) -> None:
+    def __init__(
+        self, subject: Facts, holders: Mapping[str, Facts | None], target: str, model: str, effort: Effort
+    ) -> None:
         self.subject = subject
         self.holders = holders
         self.target = target
         self.model = model
+        self.effort = effort
         self.values: dict[str, GateValue] = {}
 
-    def meets(self, condition: Condition, *, wanted: bool) -> _Outcome:
+    def meets(self, condition: Condition, *, wanted: bool) -> tuple[_Truth, list[_Reason]]:
         """Whether the condition holds, and why; `wanted` is what helps the gate to pass."""
         match condition:
             case And(parts) | Or(parts):
                 outcomes = [self.meets(part, wanted=wanted) for part in parts]
-                holds = (all if isinstance(condition, And) else any)(held for held, _ in outcomes)
-                return holds, [reason for held, reasons in outcomes if held is holds for reason in reasons]
+                holds = _together([held for held, _ in outcomes], decisive=isinstance(condition, Or))
+                helps = holds is wanted
+                return holds, [reason for held, reasons in outcomes if (held is wanted) is helps for reason in reasons]
             case Not(part):
                 held, reasons = self.meets(part, wanted=not wanted)
-                return not held, reasons
+                return None if held is None else not held, reasons
             case Comparison() | Membership() | Presence():
                 held, reason = self._leaf(condition, wanted)
                 return held, [reason]
 
-    def _leaf(self, leaf: Comparison | Membership | Presence, wanted: bool) -> tuple[bool, _Reason]:
+    def _leaf(self, leaf: Comparison | Membership | Presence, wanted: bool) -> tuple[_Truth, _Reason]:
         name, subject = written(leaf.field), self.subject
         found = self._value(name, leaf.field, subject)
         other = self._other(leaf.value) if isinstance(leaf, Comparison) else None  # named by the gate, so among values
         if isinstance(leaf, Comparison) and isinstance(leaf.value, Reference) and self._unknown(leaf.value):
-            return not wanted, self._never(leaf.value)
+            return None, self._never(leaf.value)
         if found is None and not subject.knows(leaf.field):
-            return not wanted, _Reason(f"{subject.label} {subject.unknown}, which {name} would be of")
+            return None, _Reason(f"{subject.label} {subject.unknown}, which {name} would be of")
         if isinstance(leaf, Presence):
             text = f"{subject.label} has no {name}" if found is None else f"{name} is {_short(found)}"
             return (found is not None) is leaf.present, _Reason(text)
         if found is None:
-            return False, _Reason(f"{subject.label} has no {name}", hollow=True)
+            return None, _Reason(f"{subject.label} has no {name}")
         it_is = f"{name} is {_short(found)}, which is"
         if isinstance(leaf, Membership):
             among = any(_compare(leaf.field.type, found, Operator.EQ, value) for value in leaf.values)
@@ -211,20 +247,23 @@ class _Evaluation:
             return among is not leaf.negated, _Reason(f"{it_is} {'one' if among else 'none'} of {listed}")
         if isinstance(leaf.value, Reference):
             return self._against(leaf, leaf.value, found, other, wanted)
+        if leaf.operator not in _COMPARE and not self.effort.spend(str(found), str(leaf.value)):
+            long = f"{name} has {len(str(found)):,} characters"
+            return None, _Reason(f"{long}, which is more than LIKE may still look at in the gates of one promotion")
         holds = _compare(leaf.field.type, found, leaf.operator, leaf.value)
         return holds, _Reason(f"{it_is} {_sign(leaf.operator, holds)} {_short(leaf.value)}")
 
     def _against(
         self, leaf: Comparison, reference: Reference, found: Value, other: Value | None, wanted: bool
-    ) -> tuple[bool, _Reason]:
+    ) -> tuple[_Truth, _Reason]:
         name = written(reference)
         holder = self.holders[reference.holder]
         if holder is None:
             return wanted, self._never(reference)
         if other is None and not holder.knows(reference.field):
-            return not wanted, _Reason(f"{holder.label} {holder.unknown}, which {name} would be of")
+            return None, _Reason(f"{holder.label} {holder.unknown}, which {name} would be of")
         if other is None:
-            return False, _Reason(f"{holder.label} has no {written(reference.field)}", hollow=True)
+            return None, _Reason(f"{holder.label} has no {written(reference.field)}")
         holds = _compare(leaf.field.type, found, leaf.operator, other)
         relation = f"{_sign(leaf.operator, holds)} {name}, {_short(other)} of {holder.label}"
         return holds, _Reason(f"{written(leaf.field)} is {_short(found)}, which is {relation}")
@@ -246,6 +285,13 @@ class _Evaluation:
         told = None if value is None else _cut(_text(subject.type, value), _VALUE_LIMIT)
         self.values.setdefault(name, GateValue(name, told, 0 if facts is None else facts.version))
         return value
+
+
+def _together(parts: Sequence[_Truth], *, decisive: bool) -> _Truth:
+    """Of OR, where one that is true decides, or of AND, where one that is false does."""
+    if decisive in parts:
+        return decisive
+    return None if None in parts else not decisive
 
 
 _COMPARE: Mapping[Operator, Callable[[Any, Any], bool]] = {

@@ -13,6 +13,7 @@ from penstock_server.model.registry import MESSAGE_LIMIT, ModelVersion, Policy, 
 
 APPROVALS_LIMIT = 20
 _ALIAS = "@"
+_GUARDABLE = (Stage.STAGING.label, Stage.PRODUCTION.label)
 
 
 class PromotionState(enum.IntEnum):
@@ -101,7 +102,14 @@ def key(target: str) -> str:
 
 
 def check_policy(policy: Policy) -> Policy:
-    """A policy, whose target is one. Raises InvalidArgument, InvalidFilter of `gates[i]`."""
+    """A policy, whose target is one. Raises InvalidArgument, InvalidFilter of `gates[i]`.
+
+    Nothing guards Archived: that is where a bad version is taken in a hurry, and where another's promotion sends one.
+    """
+    if policy.target not in _GUARDABLE and not policy.target.startswith(_ALIAS):
+        raise InvalidArgument(
+            "target", f"{policy.target} cannot be guarded: {' and '.join(_GUARDABLE)} can, and aliases"
+        )
     parse_gates(policy.gates)
     if not 0 <= policy.approvals <= APPROVALS_LIMIT:
         raise InvalidArgument("approvals", f"{policy.approvals} is not within 0 to {APPROVALS_LIMIT}")

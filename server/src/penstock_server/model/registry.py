@@ -139,8 +139,12 @@ class NewVersion:
 
 
 class EventKind(enum.IntEnum):
-    """What has happened; the numbers of the protocol, which says what `key`, `before` and `after` are."""
+    """What has happened; the numbers of the protocol, which says what `key`, `before` and `after` are.
 
+    Unspecified is what a newer release has written, beside which this one runs.
+    """
+
+    UNSPECIFIED = 0
     MODEL_CREATED = 1
     MODEL_RENAMED = 2
     MODEL_UPDATED = 3
@@ -203,8 +207,8 @@ def parse_ref(text: str, where: str = "ref") -> Ref:
     name, slash, which = text.removeprefix("models:/").partition("/")
     if slash:
         check_name(name, where)
-        if which.isascii() and which.isdecimal() and 1 <= int(which[:11]) <= VERSION_MAX:
-            return Ref(name, version=int(which[:11]))
+        if which.isascii() and which.isdecimal() and 1 <= int(which) <= VERSION_MAX:
+            return Ref(name, version=int(which))
         if which.lower() == LATEST:
             return Ref(name)
         if (stage := Stage.called(which)) is not None:
@@ -220,6 +224,8 @@ def parse_ref(text: str, where: str = "ref") -> Ref:
 
 _RUNS = "runs:/"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# And what ends a line, or turns the direction of writing: a name is shown in lists and sentences.
+_UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
 
 
 def run_source(run_id: RunId, path: str) -> str:
@@ -249,10 +255,12 @@ def check_source(source: str, where: str = "source") -> str:
 
 
 def check_name(name: str, where: str = "name") -> str:
-    """A model's name: 1 to 256 characters, neither / nor : among them. Raises InvalidArgument."""
+    """A model's name: 1 to 256 characters, no /, no : and no control character among them. Raises InvalidArgument."""
     check_text(where, name, NAME_LIMIT, empty=False)
     if not name.strip():
         raise InvalidArgument(where, "must not be blank")
+    if found := _UNSHOWN.search(name):
+        raise InvalidArgument(where, f"{name!r} has a control character at position {found.start()}")
     for character in "/:":
         if character in name:
             raise InvalidArgument(

@@ -62,13 +62,16 @@ RETURNING id
 """  # noqa: S608  # only constants are put together
 
 
+async def pending(conn: Connection, model: ModelRef, version: int, target: str) -> Promotion | None:
+    """The one that is pending for this version and target."""
+    found: int | None = await conn.fetchval(_PENDING, model.model_id, version, target)
+    return None if found is None else await load_one(conn, model, found)
+
+
 async def request(
     conn: Connection, caller: Caller, model: ModelRef, wish: Wish, comment: str
 ) -> tuple[int, list[Happening]]:
-    """Requests a promotion: its id, or that of the one which is pending for the same version and target."""
-    pending: int | None = await conn.fetchval(_PENDING, model.model_id, wish.version, wish.target)
-    if pending is not None:
-        return pending, []
+    """Requests a promotion, when none is pending for this version and target: its id."""
     made: int = await conn.fetchval(
         _ADD,
         model.model_id,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 
 from penstock_server.model.access import Caller, WorkspaceId
-from penstock_server.model.errors import AlreadyExists, NotFound
+from penstock_server.model.errors import AlreadyExists, Guarded, NotFound
 from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy, RegisteredModel
 from penstock_server.postgres import model_versions
 from penstock_server.postgres.clock import NOW_MS
@@ -188,10 +188,19 @@ async def drop_tags(conn: Connection, model: ModelRef, keys: Sequence[str]) -> l
     return happened
 
 
-_GUARDED = "SELECT EXISTS (SELECT FROM promotion_policies WHERE model_id = $1 AND target = $2)"
+_GUARDED = "SELECT approvals FROM promotion_policies WHERE model_id = $1 AND target = $2"
 
 
-async def guarded(conn: Connection, model: ModelRef, target: str) -> bool:
-    """Whether a policy guards an alias (@alias) or a stage (its label)."""
-    found: bool = await conn.fetchval(_GUARDED, model.model_id, target)
-    return found
+async def check_unguarded(conn: Connection, model: ModelRef, target: str) -> None:
+    """Raises Guarded when a policy guards an alias (@alias) or a stage (its label)."""
+    approvals: int | None = await conn.fetchval(_GUARDED, model.model_id, target)
+    if approvals is not None:
+        raise Guarded(model.name, target, approvals)
+
+
+_TARGETS = "SELECT target FROM promotion_policies WHERE model_id = $1 ORDER BY target"
+
+
+async def guarded(conn: Connection, model: ModelRef) -> list[str]:
+    """What policies guard of a model: aliases (@alias) and stages (their labels)."""
+    return [row["target"] for row in await conn.fetch(_TARGETS, model.model_id)]

@@ -181,8 +181,15 @@ async def last_move(conn: Connection, model_id: ModelId, alias: str) -> Event | 
     return None if row is None else _event(row)
 
 
+_KINDS = {kind.value: kind for kind in EventKind}
+
+
 def _event(row: Row) -> Event:
     what = Happening(
-        EventKind(row["kind"]), row["version"], row["key"], json.loads(row["before"]), json.loads(row["after"])
+        _KINDS.get(row["kind"], EventKind.UNSPECIFIED),
+        row["version"],
+        row["key"],
+        json.loads(row["before"]),
+        json.loads(row["after"]),
     )
     return Event(row["id"], row["name"], what, row["made_by"], row["at_ms"], row["request_id"])

@@ -217,7 +217,7 @@ def _request_id(context: Context) -> str:
 
 def _user(context: Context) -> str:
     """Who the client says is behind the call, percent-encoded there. Raises InvalidArgument."""
-    user = unquote(_text(context, "penstock-user") or "") or "anonymous"
+    user = unquote(_text(context, "penstock-user") or "").strip() or "anonymous"
     if len(user) > USER_LIMIT or not user.isprintable():
         raise InvalidArgument("penstock-user", f"must be 1 to {USER_LIMIT} printable characters, percent-encoded")
     return user

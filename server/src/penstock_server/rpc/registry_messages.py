@@ -117,8 +117,9 @@ def stage(number: int, field: str = "stage") -> Stage:
 
 
 def kinds(numbers: Iterable[int]) -> list[EventKind]:
-    """The kinds that a request names; none for all. Raises InvalidArgument."""
+    """The kinds that a request names; none for all, as when unspecified is among them. Raises InvalidArgument."""
     try:
-        return [EventKind(number) for number in numbers]
-    except ValueError:
-        raise InvalidArgument("kinds", "one of them is no kind of event that this server has") from None
+        named = [EventKind(number) for number in numbers]
+    except ValueError as error:
+        raise InvalidArgument("kinds", f"{error}; this server has 1 to {max(EventKind)}") from None
+    return [] if EventKind.UNSPECIFIED in named else named

@@ -129,4 +129,4 @@ CREATE INDEX registry_events_model ON registry_events (model_id, id);
 CREATE INDEX registry_events_name ON registry_events (workspace_id, name, id);
 CREATE FUNCTION penstock_events_stay() RETURNS trigger LANGUAGE plpgsql AS
 $$BEGIN RAISE EXCEPTION 'events of the registry are never changed'; END$$;
-CREATE TRIGGER registry_events_stay BEFORE UPDATE OR DELETE ON registry_events EXECUTE FUNCTION penstock_events_stay();
+CREATE TRIGGER registry_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON registry_events EXECUTE FUNCTION penstock_events_stay();
