@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -229,3 +230,39 @@ async def test_closing_is_bounded_and_may_be_repeated(dsn: str, monkeypatch: pyt
         await lingering
     with pytest.raises(Unavailable):
         await db.ready()
+
+
+@pytest.mark.parametrize("argument", [2**70, "text"])
+async def test_a_connection_is_given_back_outside_of_any_transaction(dsn: str, argument: object) -> None:
+    """asyncpg refuses an argument after it has had the statement parsed, which leaves a transaction open."""
+    one = await Database.open(dsn, max_connections=1)
+    try:
+        with pytest.raises(asyncpg.DataError):
+            async with one.connection() as conn:
+                await conn.fetch("SELECT $1::bigint", argument)
+        async with one.transaction(snapshot=True, read_only=True) as conn:
+            assert await conn.fetchval("SELECT 1") == 1
+    finally:
+        await one.close()
+
+
+async def test_so_it_is_when_whoever_had_it_was_cancelled(dsn: str) -> None:
+    one = await Database.open(dsn, max_connections=1)
+    prepared = asyncio.Event()
+
+    async def work() -> None:
+        async with one.connection() as conn:
+            with contextlib.suppress(asyncpg.DataError):
+                await conn.fetch("SELECT $1::bigint", 2**70)
+            prepared.set()
+            await asyncio.Event().wait()
+
+    try:
+        task = asyncio.create_task(work())
+        await prepared.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        async with one.transaction(snapshot=True) as conn:
+            assert await conn.fetchval("SELECT 1") == 1
+    finally:
+        await one.close()

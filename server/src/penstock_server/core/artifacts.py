@@ -55,7 +55,7 @@ class Artifacts:
         query = ("artifacts", caller.workspace_id, format_run_id(run_id), directory, recursive)
         after = None
         if page_token:
-            path, is_directory = pages.decode(query, page_token)
+            path, is_directory = pages.decode(query, page_token, ["text", "bool"])
             after = Artifact(str(path), bool(is_directory))
         read = artifacts.files if recursive else artifacts.children
         async with self._db.connection() as conn:

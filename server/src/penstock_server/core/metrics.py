@@ -98,7 +98,7 @@ class Metrics:
         low, high = _steps(start_step, end_step)
         query = ("history", format_run_id(run_id), name, start_step, end_step)
         check_key("name", name)
-        after = _position(pages.decode(query, page_token)) if page_token else None
+        after = _position(pages.decode(query, page_token, ["int8"] * 3)) if page_token else None
         metric_id = (await self._find(caller, run_id, [name])).get(name)
         if metric_id is None:
             return NO_POINTS, ""

@@ -12,7 +12,6 @@ from penstock_server.model.errors import (
     FailedPrecondition,
     Guarded,
     InvalidArgument,
-    InvalidPageToken,
     PermissionDenied,
 )
 from penstock_server.model.gates import Effort, Gate, GateResult, evaluate, needed, parse_gates
@@ -192,7 +191,7 @@ class Promotions:
             check_name(name)
         limit = pages.check_size(page_size)
         query = ("promotions", caller.workspace_id, name, state)
-        before = _before(pages.decode(query, page_token)) if page_token else None
+        before = pages.decode_id(query, page_token) if page_token else None
         async with self._db.transaction(snapshot=True, read_only=True) as conn:
             model = await registry.locate(conn, caller.workspace_id, name) if name else None
             model_id = model.model_id if model else None
@@ -208,13 +207,6 @@ def _check(wish: Wish) -> list[Gate]:
     if wish.archive_others and where_to(wish.target) not in (Stage.STAGING, Stage.PRODUCTION):
         raise InvalidArgument("archive_others", f"goes with Staging and Production, not with {wish.target}")
     return parse_gates(wish.gates)
-
-
-def _before(token: Sequence[pages.Key]) -> int:
-    match token:
-        case [int(last)]:
-            return last
-    raise InvalidPageToken
 
 
 async def _pending(conn: Connection, model: ModelRef, promotion_id: int) -> Promotion:

@@ -79,7 +79,7 @@ class RegistryEvents:
         check_text("key", key, _KEY_LIMIT)
         limit = pages.check_size(page_size)
         query = ("registry events", caller.workspace_id, name, version, sorted(kinds), key, oldest_first)
-        behind = int(str(pages.decode(query, page_token)[0])) if page_token else None
+        behind = pages.decode_id(query, page_token) if page_token else None
         async with self._db.connection() as conn:
             of: ModelId | str | None = name or None
             if name and (model := await registry.find(conn, caller.workspace_id, name)):

@@ -35,9 +35,10 @@ _SETTINGS = "SELECT current_setting('synchronous_commit'), current_setting('serv
 class Database:
     """A pool of connections. What PostgreSQL or the network raises inside its contexts leaves them as model.errors."""
 
-    def __init__(self, dsn: str, pool: asyncpg.Pool) -> None:
+    def __init__(self, dsn: str, pool: asyncpg.Pool, unsettled: set[int]) -> None:
         self._dsn = dsn
         self._pool = pool
+        self._unsettled = unsettled
         self._waiting = asyncio.Semaphore(max(1, pool.get_max_size() // 2))
         self._probe: Connection | None = None
         self._probing = asyncio.Lock()
@@ -49,6 +50,14 @@ class Database:
         # Outside the pool first: what is wrong with the address or the server is said plainly, once.
         conn = await connect(dsn)
         await conn.close()
+        unsettled: set[int] = set()
+
+        async def leave(conn: Connection) -> None:
+            """asyncpg has rolled back, and Penstock leaves no other state in a session."""
+            if (pid := conn.get_server_pid()) in unsettled:
+                unsettled.discard(pid)
+                await conn.execute("SELECT")
+
         with translated():
             pool = await asyncpg.create_pool(
                 dsn,
@@ -58,9 +67,9 @@ class Database:
                 command_timeout=STATEMENT_SECONDS + _GRACE_SECONDS,
                 server_settings=_server_settings(STATEMENT_SECONDS, _LOCK_SECONDS),
                 init=_vet_another,
-                reset=_leave,
+                reset=leave,
             )
-        return cls(dsn, pool)
+        return cls(dsn, pool, unsettled)
 
     async def close(self) -> None:
         """Waits a few seconds for connections in use, then cuts them. May be called again."""
@@ -85,6 +94,13 @@ class Database:
                     raise
                 except asyncpg.ReadOnlySQLTransactionError:
                     conn.terminate()  # it may have been made while the database was set to that, and keeps it
+                    raise
+                except (asyncpg.InterfaceError, asyncpg.DataError, asyncio.CancelledError):
+                    # asyncpg has a statement parsed, and then encodes its arguments, before it sends what ends the
+                    # transaction that PostgreSQL has begun with that. What fails in between leaves it open, unknown to
+                    # asyncpg; another statement ends it.
+                    with contextlib.suppress(asyncpg.InterfaceError):  # it is closed
+                        self._unsettled.add(conn.get_server_pid())
                     raise
 
     @contextlib.asynccontextmanager
@@ -207,10 +223,6 @@ async def _vet(conn: Connection) -> None:
 async def _vet_another(conn: Connection) -> None:
     with _passing():
         await _vet(conn)
-
-
-async def _leave(conn: Connection) -> None:
-    """Nothing is to be reset: asyncpg has rolled back, and Penstock leaves no other state in a session."""
 
 
 async def limit_locks(conn: Connection, seconds: float) -> None:

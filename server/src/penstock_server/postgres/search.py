@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from penstock_server.model import pages
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.lifecycle import Lifecycle, View
@@ -32,7 +33,7 @@ from penstock_server.model.search_tree import Condition, Entity, Field, Order, Q
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.search_candidates import SCOPE, candidates, findable, whole_scope
 from penstock_server.postgres.search_conditions import EXPERIMENTS, RUNS, Conditions, Parameters, conjuncts
-from penstock_server.postgres.search_order import THERE, Column, Key, after, columns, decode, encode
+from penstock_server.postgres.search_order import THERE, Column, Key, after, columns, decode
 from penstock_server.postgres.search_walk import Phase, phases
 
 # Fewer candidates than this are looked at one by one, some 10 µs each;
@@ -115,7 +116,7 @@ async def search_runs(
 
 def token_after(asked: Sequence[object], rows: Sequence[asyncpg.Record], limit: int) -> str:
     """The token of the page after the first `limit` rows, of an id and what it is sorted by; "" when that is all."""
-    return encode(asked, list(rows[limit - 1])[1:]) if len(rows) > limit else ""
+    return pages.encode(asked, list(rows[limit - 1])[1:]) if len(rows) > limit else ""
 
 
 async def fetch(connection: Connection, sql: str, parameters: Parameters) -> list[asyncpg.Record]:
