@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 import penstock
@@ -85,6 +86,39 @@ def test_a_wait_outlives_the_server(own_server: ServerProcess, client: penstock.
     waiting.join(120)
     assert found == [registry.get_version("iris", 4)]
     assert next(watch).version == 4
+
+
+FORGET = """
+ALTER TABLE registry_events DISABLE TRIGGER ALL;
+DELETE FROM registry_events WHERE id > 3;
+ALTER TABLE registry_events ENABLE TRIGGER ALL;
+"""
+
+
+async def test_a_restored_database_ends_a_watch_and_no_wait(
+    own_server: ServerProcess, client: penstock.Client, dsn: str
+) -> None:
+    registry = client.registry
+    registry.set_alias("iris", "champion", 1)
+    watch = registry.watch("iris")
+    async with penstock.AsyncClient(own_server.grpc_address) as other:
+        wait = asyncio.create_task(other.registry.wait_for("iris", version=6, timeout=120))
+        waiting = threading.Thread(target=lambda: registry.wait_for("iris", alias="champion", version=2, timeout=120))
+        waiting.start()
+        await asyncio.to_thread(own_server.stop)
+        conn = await asyncpg.connect(dsn)
+        await conn.execute(FORGET)
+        await conn.close()
+        await asyncio.to_thread(lambda: own_server.start().wait_ready())
+        with pytest.raises(
+            errors.InvalidArgument, match=r"event \d+ has not happened: this history ends with event 3;"
+        ):
+            await asyncio.to_thread(next, watch)
+        registry.create_version("iris", source="s3://elsewhere")
+        moved(own_server, "champion", 2)
+        assert (await wait).version == 6
+        await asyncio.to_thread(waiting.join, 120)
+        assert not waiting.is_alive()
 
 
 def test_a_watch_gives_up_when_its_patience_is_over(own_server: ServerProcess, client: penstock.Client) -> None:

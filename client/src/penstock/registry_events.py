@@ -12,7 +12,7 @@ import grpc
 
 from penstock.calls import REGISTRY, Flow, Request, listed, request
 from penstock.effort import PATIENCE
-from penstock.errors import PenstockError, Retryable, ServerError, TimedOut
+from penstock.errors import InvalidArgument, PenstockError, Retryable, ServerError, TimedOut
 from penstock.model_versions import ModelStage, ModelVersion, page_size, search_versions
 from penstock.registry import get_model
 from penstock.v1 import registry_pb2 as pb
@@ -226,6 +226,13 @@ class Waiting(Watching):
         """There is a server: from here on it is waited for, however long it is away."""
         super().advanced()
         self._patience = None
+
+    def failed(self, error: PenstockError) -> float:
+        """As of a watch; but when the database was restored from a backup, it looks again, and goes on from there."""
+        if isinstance(error, InvalidArgument) and self._asked.HasField("after_event_id"):
+            self._asked.ClearField("after_event_id")
+            return 0.0
+        return super().failed(error)
 
     def concerns(self, event: RegistryEvent | None) -> bool:
         """Whether it is time to look. None: the watch has begun, or begun anew."""
