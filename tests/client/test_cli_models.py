@@ -96,9 +96,9 @@ def test_from_register_to_history(models, ann, name: str, run_id: str) -> None:
 
     told = f"{name}@champion names nothing (before: version 2)\n"
     assert models("alias", name, "champion", "--delete")[1] == told
-    assert models("delete", f"{name}/2")[1] == f"{name}/2: deleted\n"
+    assert models("delete", f"{name}/2", "--yes")[1] == f"{name}/2: deleted\n"
     assert len(models("history", f"{name}/2")[0].splitlines()) > 1
-    assert models("delete", name, "--whole")[1] == f"{name}: deleted with all its versions\n"
+    assert models("delete", name, "--whole", "--yes")[1] == f"{name}: deleted with all its versions\n"
     assert "does not exist" in models("show", name, code=1)[1]
 
 
@@ -112,7 +112,7 @@ def test_promotion_and_approval(client: penstock.Client, models, ann, name: str,
     assert models("promote", f"{name}/1", "--alias", "champion", *gates)[1] == f"version 1 of '{name}' is @champion\n"
     out, err = models("promote", f"{name}@champion", "--stage", "staging", "--gate", "metrics.f1 > 0", code=1)
     assert out.splitlines()[1].split()[:4] == ["FAILED", "metrics.f1", ">", "0"]
-    assert err == f"penstock: version 1 of '{name}' does not get to Staging: 1 of 1 gates failed\n"
+    assert err == f"penstock: version 1 of '{name}' does not get to Staging: 1 of 1 gate failed\n"
 
     client.registry.set_policy(name, stage="Production", gates=["metrics.acc > 0.5"], approvals=1)
     assert "guarded" in models("stage", f"{name}/1", "Production", code=1)[1]
@@ -123,7 +123,7 @@ def test_promotion_and_approval(client: penstock.Client, models, ann, name: str,
     assert "metrics.acc > 0.5" in shown
     assert "pending, 0 of 1 approvals" in shown
     assert models("approve", name, code=1)[1].startswith("penstock: ")  # one's own
-    assert ann("approve", name)[0].endswith("promoted, 1 of 1 approvals\n")
+    assert ann("approve", name)[0].endswith("promoted, approved by 1\n")
     assert "no promotion waits" in ann("approve", name, code=1)[1]
     models("register", name, run_id)
     lines = models("history", name)[0].splitlines()
@@ -248,7 +248,8 @@ def test_what_happens_is_printed_as_it_does(
         pass
 
     def until_two(*values: object, **more: object) -> None:
-        told.append(values[0])
+        if "file" not in more:  # else it is said, not printed
+            told.append(values[0])
         if len(told) == 2:
             raise Enough
 
@@ -257,6 +258,111 @@ def test_what_happens_is_printed_as_it_does(
         with pytest.raises(Enough):
             main(args)
     assert [str(each).split()[4:6] for each in told] == [[f"{name}/1", "version"], [f"{name}/2", "version"]]
+
+
+def test_tags_and_search(models, name: str, run_id: str) -> None:
+    for _ in range(2):
+        models("register", name, run_id, "model")
+    assert models("tag", f"{name}/1", "validated=yes", "team=a=b")[1] == f"{name}/1: 2 tags set\n"
+    models("tag", name, "team=vision")
+    out, err = models("search", f"name = '{name}' AND tags.validated = 'yes'")
+    heading, line = out.splitlines()
+    assert heading.split() == ["MODEL", "VERSION", "STATUS", "STAGE", "ALIASES", "RUN", "MADE", "BY", "TAGS"]
+    assert (line.split()[:2], line.split()[-2:], err) == ([name, "1"], ["team=a=b", "validated=yes"], "")
+    out, err = models("search", f"name = '{name}'", "--order-by", "version", "--limit", 1, "--json")
+    assert (json.loads(out)["version"], err) == (1, "(the first 1; more with --limit)\n")
+    assert models("tag", f"{name}/1", "team", "--delete")[1] == f"{name}/1: 1 tag deleted\n"
+    assert "does not exist" in models("tag", f"{name}/1", "team", "--delete", code=1)[1]
+    models("tag", name, "team", "--delete")
+    assert json.loads(models("show", name, "--json")[0])["tags"] == {}
+    assert json.loads(models("show", f"{name}/1", "--json")[0])["tags"] == {"validated": "yes"}
+
+
+def test_what_programs_read(models, ann, name: str, run_id: str) -> None:
+    assert json.loads(models("register", name, run_id, "--json")[0])["version"] == 1
+    gate = ("--gate", "metrics.acc > 1")
+    told = json.loads(models("promote", f"{name}/1", "--alias", "a", *gate, "--json", code=1)[0])
+    assert (told["promoted"], [each["passed"] for each in told["gates"]]) == (False, [False])
+    assert json.loads(models("stage", f"{name}/1", "Staging", "--json")[0])["stage"] == "Staging"
+    models("policy", name, "--alias", "a", "--approvals", 1)
+    told = json.loads(models("request", f"{name}/1", "--alias", "a", "--json")[0])
+    assert told["state"] == "PENDING"
+    assert json.loads(ann("approve", name, told["id"], "--json")[0])["state"] == "PROMOTED"
+
+
+def test_the_next_step_is_told(client: penstock.Client, models, ann, name: str, run_id: str) -> None:
+    models("register", name, run_id, "model")
+    models("policy", name, "--alias", "champion", "--gate", "tags.validated = 'yes'", "--approvals", 1)
+    error = models("alias", f"{name}/1", "champion", code=1)[1]
+    assert "`penstock models request`" in error
+    assert "()" not in error
+    error = models("request", f"{name}/1", "--alias", "champion")[1]
+    (number,) = [each.id for each in client.registry.promotions(name)]
+    approve = f"penstock models approve {name} {number}\n"
+    assert error == f"penstock: 1 of 1 gate would fail now; somebody else approves it: {approve}"
+    out, error = ann("approve", name, code=1)
+    assert out.endswith("pending, enough approvals\n")
+    assert error.startswith("penstock: 1 gate failed: once that is mended, whoever approves again")
+    assert error.endswith(approve)
+    models("tag", f"{name}/1", "validated=yes")
+    assert ann("approve", name)[1] == ""
+    models("policy", name, "--alias", "champion", "--clear")
+    error = models("request", f"{name}/1", "--alias", "champion", code=1)[1]
+    assert "use `penstock models promote`" in error
+
+
+def test_what_else_is_in_a_stage_is_told(models, name: str) -> None:
+    for _ in range(3):
+        models("register", name, "--source", "s3://elsewhere")
+    for version in (2, 3):
+        models("stage", f"{name}/{version}", "Production")
+    told = f"version 1 of '{name}' is Production; but models:/{name}/Production is version 3, the newest there"
+    assert models("promote", f"{name}/1", "--stage", "production")[1].startswith(told)
+    error = models("stage", f"{name}/1", "production", "--archive-others")[1]
+    assert error == f"version 1 of '{name}' is in Production; archived: version 2, 3\n"
+
+
+def test_what_cannot_be_taken_back_is_asked_for(models, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    models("register", name, "--source", "s3://elsewhere")
+    models("alias", f"{name}/1", "champion")
+    for what in (f"{name}/1", name):
+        whole = ["--whole"] if what == name else []
+        assert models("delete", what, *whole, code=1)[1].startswith("penstock: nothing is deleted")
+    asked = []
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    models("delete", f"{name}/1")
+    assert asked == [f"Delete {name}/1 (@champion) for good? [y/N] "]
+
+
+def test_an_alias_is_taken_from_the_version_that_is_named(models, name: str) -> None:
+    for _ in range(2):
+        models("register", name, "--source", "s3://elsewhere")
+    models("alias", f"{name}/1", "champion")
+    assert "names version 1, not version 2" in models("alias", f"{name}/2", "champion", "--delete", code=1)[1]
+    assert models("alias", f"{name}/1", "champion", "--delete")[1].startswith(f"{name}@champion names nothing")
+
+
+def test_a_version_without_its_run_says_so(
+    server: ServerProcess, models, name: str, run_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models("register", name, run_id, "model")
+    models("alias", f"{name}/1", "champion")
+    assert main(["runs", "delete", run_id, "--force", "--url", server.grpc_address]) == 0
+    assert f"without their files until it is restored: {name}/1 @champion\n" in capsys.readouterr().err
+    assert "its run is deleted" in models("show", f"{name}/1")[0]
+    assert "ready, but its run is deleted" in models("show", name)[0]
+    problem = f"version 1 of '{name}' has no files: its run is deleted"
+    assert problem in models("get", f"{name}@champion", code=1)[1]
+    assert "its run is deleted" in models("promote", f"{name}/1", "--alias", "next", code=1)[1]
+    assert main(["runs", "restore", run_id, "--url", server.grpc_address]) == 0
+    capsys.readouterr()
+    assert "deleted" not in models("show", f"{name}/1")[0]
 
 
 @pytest.mark.parametrize(
@@ -292,6 +398,10 @@ def test_what_happens_is_printed_as_it_does(
         (("wait", "none", "--alias", "a"), "does not exist"),
         (("wait", "NAME", "--stage", "shop"), "is not one of"),
         (("list", "--filter", "nonsense"), "at position"),
+        (("history", "none"), "nothing ever happened to none"),
+        (("history", "NAME/7"), "nothing ever happened to"),
+        (("tag", "NAME", "x"), "is no tag"),
+        (("search", "metrics.acc > 0"), "at position"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(

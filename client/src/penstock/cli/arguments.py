@@ -23,10 +23,12 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--url", help="the server, as host:port (default: PENSTOCK_URL, or else localhost:50051)")
 
     experiments = _noun(nouns, "experiments", "groups of runs")
-    _list_of(experiments, "experiments_list", "list experiments, the latest first", common)
+    _list_of(
+        experiments, "experiments_list", "list experiments, the latest first", common, "tags.team = 'vision'", "name"
+    )
 
     runs = _noun(nouns, "runs", "training jobs")
-    listed = _list_of(runs, "runs_list", "list runs, the latest first", common)
+    listed = _list_of(runs, "runs_list", "list runs, the latest first", common, "metrics.acc > 0.9", "metrics.acc DESC")
     listed.add_argument(
         "--experiment", action="append", default=[], metavar="NAME", help="only of this one; repeatable"
     )
@@ -85,7 +87,8 @@ def parser() -> argparse.ArgumentParser:
     rm.set_defaults(command="artifacts_rm")
 
     models = _noun(nouns, "models", "the registry: models, their versions, aliases and stages")
-    _list_of(models, "models", "list models, by name", common).set_defaults(act="list_")
+    listed = _list_of(models, "models", "list models, by name", common, "tags.team = 'vision'", "name DESC")
+    listed.set_defaults(act="list_")
     model_arguments.add(models, common)
 
     export = nouns.add_parser("export", parents=[common], help="write points as CSV or Parquet")
@@ -129,11 +132,16 @@ def _noun(
 
 
 def _list_of(
-    noun: argparse._SubParsersAction[argparse.ArgumentParser], command: str, what: str, common: argparse.ArgumentParser
+    noun: argparse._SubParsersAction[argparse.ArgumentParser],
+    command: str,
+    what: str,
+    common: argparse.ArgumentParser,
+    such: str,
+    order: str,
 ) -> argparse.ArgumentParser:
     listed = noun.add_parser("list", parents=[common], help=what)
-    listed.add_argument("--filter", default="", help='as in docs/search.md, such as "metrics.acc > 0.9"')
-    listed.add_argument("--order-by", action="append", default=[], metavar="KEY", help='"metrics.acc DESC"; repeatable')
+    listed.add_argument("--filter", default="", help=f'as in docs/search.md, such as "{such}"')
+    listed.add_argument("--order-by", action="append", default=[], metavar="KEY", help=f'such as "{order}"; repeatable')
     listed.add_argument("--limit", type=_size, default=50, metavar="N", help="default: 50")
     listed.add_argument("--json", action="store_true", help="as lines of JSON")
     listed.set_defaults(command=command)

@@ -18,10 +18,11 @@ from penstock.cli import models as registry
 from penstock.cli.plot import plot
 from penstock.cli.tables import table
 from penstock.client import Client
-from penstock.errors import PenstockError
+from penstock.errors import FailedPrecondition, PenstockError
 from penstock.runs import Run, RunStatus
 
 _METRICS_SHOWN = 3
+_VERSIONS_NAMED = 10
 
 
 def experiments_list(args: argparse.Namespace) -> None:
@@ -110,8 +111,22 @@ def runs_delete(args: argparse.Namespace) -> None:
     """`penstock runs delete`."""
     with Client(args.url) as client:
         for run_id in references.run_ids(client, args.runs):
+            standing = _standing(client, run_id) if args.force else ""
             client.delete_run(run_id, force=args.force)
+            if standing:
+                print(f"penstock: without their files until it is restored: {standing}", file=sys.stderr)
             print(f"run {run_id}: deleted; `penstock runs restore {run_id}` takes that back", file=sys.stderr)
+
+
+def _standing(client: Client, run_id: str) -> str:
+    """The versions of models that stand on a run, with their aliases."""
+    found = client.registry.search_versions(f"run_id = '{run_id}'", ["name", "version"], _VERSIONS_NAMED + 1)
+    named = [
+        " ".join([f"{each.name}/{each.version}", *(f"@{alias}" for alias in each.aliases)])
+        for each in found
+        if each.source.startswith("runs:/")
+    ]
+    return ", ".join([*named[:_VERSIONS_NAMED], *(["…"] if named[_VERSIONS_NAMED:] else [])])
 
 
 def runs_restore(args: argparse.Namespace) -> None:
@@ -174,7 +189,10 @@ def artifacts_rm(args: argparse.Namespace) -> None:
 
 def models(args: argparse.Namespace) -> int:
     """`penstock models …`."""
-    return getattr(registry, args.act)(args) or 0
+    try:
+        return getattr(registry, args.act)(args) or 0
+    except FailedPrecondition as error:
+        raise FailedPrecondition(registry.as_typed(str(error))) from error
 
 
 def sync(args: argparse.Namespace) -> int:

@@ -28,6 +28,20 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
     register.add_argument("--source", default="", metavar="URI", help="where the files are, if not in a run")
     register.add_argument("--description", default="", metavar="TEXT", help="of the version")
     register.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="of the version; repeatable")
+    _json(register)
+
+    tag = verb("tag", "set or delete tags of a model or a version")
+    tag.add_argument("ref", metavar="MODEL", help=f"its name; or {_VERSION}")
+    tag.add_argument("tags", metavar="KEY=VALUE", nargs="+", help="with --delete, KEY")
+    tag.add_argument("--delete", action="store_true", help="delete tags with these keys")
+
+    search = verb("search", "list versions of models, the last changed first")
+    search.add_argument(
+        "filter", metavar="FILTER", nargs="?", default="", help="such as \"stage = 'Production'\" (default: all)"
+    )
+    search.add_argument("--order-by", action="append", default=[], metavar="KEY", help='"version DESC"; repeatable')
+    search.add_argument("--limit", type=_size, default=50, metavar="N", help="default: 50")
+    search.add_argument("--json", action="store_true", help="as lines of JSON")
 
     promote = verb("promote", "move an alias or a stage to a version if all gates pass; exits with 1 when they do not")
     _target(promote)
@@ -35,10 +49,12 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
         "--expected", type=int, metavar="N", help="only if the alias names version N now; 0: none (default: whatever)"
     )
     promote.add_argument("--dry-run", action="store_true", help="show what the gates say, and move nothing")
+    _json(promote)
 
     request = verb("request", "ask others to approve a promotion")
     _target(request)
     _comment(request)
+    _json(request)
 
     for name, what in (("approve", "approve what another has requested"), ("reject", "end what was requested")):
         judge = verb(name, what)
@@ -47,6 +63,7 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
             "promotion", metavar="PROMOTION", nargs="?", type=int, help="its number (default: the only one that waits)"
         )
         _comment(judge)
+        _json(judge)
 
     policy = verb("policy", "what guards the aliases and stages of a model; sets it with --gate or --approvals")
     policy.add_argument("name", metavar="NAME", help="the model's")
@@ -88,7 +105,7 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
     history.add_argument("--json", action="store_true", help="as lines of JSON")
 
     alias = verb("alias", "have an alias name a version, or nothing any more")
-    alias.add_argument("ref", metavar="VERSION", help=f"{_VERSION}; with --delete, the model's name")
+    alias.add_argument("ref", metavar="VERSION", help=f"{_VERSION}; with --delete, the model's name will do")
     alias.add_argument("alias", metavar="ALIAS", help="such as champion")
     alias.add_argument(
         "--expected", type=int, metavar="N", help="only if it names version N now; 0: none (default: whatever)"
@@ -99,10 +116,12 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
     stage.add_argument("ref", metavar="VERSION", help=_VERSION)
     stage.add_argument("stage", metavar="STAGE", help="None, Staging, Production or Archived")
     stage.add_argument("--archive-others", action="store_true", help="archive the versions that are in it")
+    _json(stage)
 
     delete = verb("delete", "remove versions, or a whole model; files and history stay")
     delete.add_argument("refs", metavar="VERSION", nargs="+", help=f"{_VERSION}; with --whole, a model's name")
     delete.add_argument("--whole", action="store_true", help="models with all their versions")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
 
     watch = verb("watch", "print what happens, as it does; ends with Ctrl-C")
     watch.add_argument("names", metavar="NAME", nargs="*", help="only of these models")
@@ -137,6 +156,10 @@ def _gates(verb: argparse.ArgumentParser) -> None:
 
 def _comment(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--comment", default="", metavar="TEXT", help="why")
+
+
+def _json(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _size(text: str) -> int:

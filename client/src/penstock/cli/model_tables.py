@@ -8,9 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from penstock.bars import count_of
 from penstock.cli.tables import table
 from penstock.model_versions import ModelStage, ModelVersion
-from penstock.promotions import GateResult, Promotion, PromotionPolicy
+from penstock.promotions import GateResult, Promotion, PromotionPolicy, PromotionState
 from penstock.registry import RegisteredModel
 from penstock.registry_events import RegistryEvent
 
@@ -87,6 +88,7 @@ def version_told(version: ModelVersion) -> str:
         ["aliases", " ".join(version.aliases)],
         ["stage", version.stage.value],
         ["status", version.status.lower() + (f": {version.status_message}" if version.status_message else "")],
+        ["BUT", version.source_problem],
         ["run", version.run_id],
         ["source", version.source],
         ["description", version.description],
@@ -97,10 +99,16 @@ def version_told(version: ModelVersion) -> str:
     return table([], [row for row in told if row[1]])
 
 
+def versions(found: Sequence[ModelVersion]) -> str:
+    """Versions of any models, a line each."""
+    rows = [[each.name, *_version_row(each), _pairs(each.tags)] for each in found]
+    return table(["model", "version", "status", "stage", "aliases", "run", "made", "by", "tags"], rows, right=[1])
+
+
 def _version_row(version: ModelVersion) -> list[str]:
     return [
         str(version.version),
-        version.status.lower(),
+        version.status.lower() + (f", but {version.source_problem}" if version.source_problem else ""),
         version.stage.value,
         " ".join(version.aliases),
         version.run_id or version.source,
@@ -158,8 +166,25 @@ def promotion(found: Promotion) -> str:
 
 
 def _standing(promotion: Promotion) -> str:
+    state, needed = promotion.state.lower(), promotion.approvals_needed
     approvals = sum(verdict.approved for verdict in promotion.verdicts)
-    return f"{promotion.state.lower()}, {approvals} of {promotion.approvals_needed} approvals"
+    if promotion.state is not PromotionState.PENDING:
+        return f"{state}, approved by {approvals}"
+    return f"{state}, {approvals} of {needed} approvals" if approvals < needed else f"{state}, enough approvals"
+
+
+def next_step(promotion: Promotion) -> str:
+    """What moves a promotion that is pending; empty: nothing is needed."""
+    failed = sum(not gate.passed for gate in promotion.results)
+    if promotion.state is not PromotionState.PENDING:
+        return ""
+    if sum(verdict.approved for verdict in promotion.verdicts) < promotion.approvals_needed:
+        told = f"{failed} of {count_of(len(promotion.results), 'gate')} would fail now; " if failed else ""
+        return f"{told}somebody else approves it: penstock models approve {promotion.name} {promotion.id}"
+    return (
+        f"{count_of(failed, 'gate')} failed: once that is mended, whoever approves again, if only for the second time, "
+        f"tries again: penstock models approve {promotion.name} {promotion.id}"
+    )
 
 
 def target(led: Promotion | PromotionPolicy) -> str:

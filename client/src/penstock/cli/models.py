@@ -6,11 +6,15 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable
 
+from penstock.bars import count_of
 from penstock.cli import artifacts, model_tables, references
+from penstock.cli.asking import confirmed
 from penstock.client import Client
 from penstock.errors import TimedOut
 from penstock.model_versions import ModelStage, ModelVersion
+from penstock.promotions import Promotion
 from penstock.registry_client import of_a_run
 
 _LATE = 124
@@ -60,13 +64,47 @@ def register(args: argparse.Namespace) -> None:
             tags=tags,
             create_model=True,
         )
-    print(f"{made.name}/{made.version}")
+    print(model_tables.as_json(made) if args.json else f"{made.name}/{made.version}")
+
+
+def tag(args: argparse.Namespace) -> None:
+    """Sets or deletes tags."""
+    pairs = {} if args.delete else dict(_pair(each) for each in args.tags)
+    with Client(args.url) as client:
+        registry = client.registry
+        if _is_version(args.ref):
+            version = registry.resolve(args.ref)
+            what = f"{version.name}/{version.version}"
+            if args.delete:
+                registry.delete_version_tags(version.name, version.version, args.tags)
+            else:
+                registry.set_version_tags(version.name, version.version, pairs)
+        else:
+            what = _plain(args.ref)
+            if args.delete:
+                registry.delete_model_tags(what, args.tags)
+            else:
+                registry.set_model_tags(what, pairs)
+    print(f"{what}: {count_of(len(pairs or args.tags), 'tag')} {'deleted' if args.delete else 'set'}", file=sys.stderr)
+
+
+def search(args: argparse.Namespace) -> None:
+    """Versions, of any model."""
+    with Client(args.url) as client:
+        found = client.registry.search_versions(args.filter, args.order_by, args.limit + 1)
+    for each in found[: args.limit] if args.json else ():
+        print(model_tables.as_json(each))
+    if not args.json:
+        print(model_tables.versions(found[: args.limit]))
+    if len(found) > args.limit:
+        print(f"(the first {args.limit}; more with --limit)", file=sys.stderr)
 
 
 def promote(args: argparse.Namespace) -> int:
     """Promotes. Returns 1 when a gate does not pass."""
     with Client(args.url) as client:
         version = _version(client, args.ref)
+        others = _others(client, version, args.stage, archive=args.archive_others)
         result = client.registry.promote(
             version.name,
             version.version,
@@ -77,21 +115,22 @@ def promote(args: argparse.Namespace) -> int:
             archive_others=args.archive_others,
             dry_run=args.dry_run,
         )
-    if result.gates:
+    if args.json:
+        print(json.dumps(dataclasses.asdict(result), ensure_ascii=False))
+    elif result.gates:
         print(model_tables.gates(result.gates))
     what = f"version {version.version} of {version.name!r}"
     where = _led(args)
     if not result:
         failed = sum(not gate.passed for gate in result.gates)
-        print(
-            f"penstock: {what} does not get to {where}: {failed} of {len(result.gates)} gates failed", file=sys.stderr
-        )
+        gates = f"{failed} of {count_of(len(result.gates), 'gate')} failed"
+        print(f"penstock: {what} does not get to {where}: {gates}", file=sys.stderr)
         return 1
     if args.dry_run:
         print(f"{what} could get to {where}; nothing is moved", file=sys.stderr)
     else:
         before = f" (before: version {result.previous})" if result.previous else ""
-        print(f"{what} is {where}{before}", file=sys.stderr)
+        print(f"{what} is {where}{before}{others}", file=sys.stderr)
     return 0
 
 
@@ -108,21 +147,21 @@ def request(args: argparse.Namespace) -> None:
             comment=args.comment,
             archive_others=args.archive_others,
         )
-    print(model_tables.promotion(made))
+    _print_promotion(made, args)
 
 
 def approve(args: argparse.Namespace) -> int:
     """Approves. Returns 1 when there are enough approvals, and a gate does not pass."""
     with Client(args.url) as client:
         found = client.registry.approve(args.name, _promotion(client, args), args.comment)
-    print(model_tables.promotion(found))
+    _print_promotion(found, args)
     return int(any(not gate.passed for gate in found.results))
 
 
 def reject(args: argparse.Namespace) -> None:
     """Rejects."""
     with Client(args.url) as client:
-        print(model_tables.promotion(client.registry.reject(args.name, _promotion(client, args), args.comment)))
+        _print_promotion(client.registry.reject(args.name, _promotion(client, args), args.comment), args)
 
 
 def history(args: argparse.Namespace) -> None:
@@ -138,6 +177,8 @@ def history(args: argparse.Namespace) -> None:
                 version = client.registry.resolve(args.ref)
                 name, number = version.name, version.version
         found = client.registry.events(name, number, kinds=args.kind, key=args.key, limit=args.limit + 1)
+        if not found and name and not client.registry.events(name, number, limit=1):
+            raise ValueError(f"nothing ever happened to {f'{name}/{number}' if number else name}: there was none")
     shown = found[: args.limit]
     if args.json:
         for each in shown:
@@ -152,8 +193,11 @@ def alias(args: argparse.Namespace) -> None:
     """Moves or deletes an alias."""
     with Client(args.url) as client:
         if args.delete:
-            name = _plain(args.ref)
-            previous = client.registry.delete_alias(name, args.alias, expected=args.expected)
+            name, expected = _plain(args.ref), args.expected
+            if _is_version(args.ref):  # from which it is to be taken
+                version = client.registry.resolve(args.ref)
+                name, expected = version.name, version.version if expected is None else expected
+            previous = client.registry.delete_alias(name, args.alias, expected=expected)
             print(f"{name}@{args.alias} names nothing (before: version {previous})", file=sys.stderr)
             return
         version = _version(client, args.ref)
@@ -166,8 +210,11 @@ def stage(args: argparse.Namespace) -> None:
     """Brings a version into a stage."""
     with Client(args.url) as client:
         version = _version(client, args.ref)
+        others = _others(client, version, args.stage, archive=args.archive_others)
         found = client.registry.set_stage(version.name, version.version, args.stage, archive_others=args.archive_others)
-    print(f"version {found.version} of {found.name!r} is in {found.stage}", file=sys.stderr)
+    if args.json:
+        print(model_tables.as_json(found))
+    print(f"version {found.version} of {found.name!r} is in {found.stage}{others}", file=sys.stderr)
 
 
 def policy(args: argparse.Namespace) -> None:
@@ -223,25 +270,70 @@ def wait(args: argparse.Namespace) -> int:
     return 0
 
 
-def delete(args: argparse.Namespace) -> None:
-    """Deletes versions, or models. All that is named is looked up before the first goes."""
+def delete(args: argparse.Namespace) -> int:
+    """Deletes versions, or models. All that is named is looked up before the first goes. Returns 1 if nothing went."""
     with Client(args.url) as client:
-        if args.whole:
-            for model in [client.registry.get_model(_plain(ref)) for ref in args.refs]:
-                client.registry.delete_model(model.name)
-                print(f"{model.name}: deleted with all its versions", file=sys.stderr)
-            return
-        for version in [_version(client, ref) for ref in args.refs]:
+        whole = [client.registry.get_model(_plain(ref)) for ref in args.refs] if args.whole else []
+        versions = [] if args.whole else [_version(client, ref) for ref in args.refs]
+        told = [f"{model.name} with all its versions{_aliases(model.aliases)}" for model in whole]
+        told += [f"{version.name}/{version.version}{_aliases(version.aliases)}" for version in versions]
+        if not args.yes and not confirmed(f"Delete {', '.join(told)} for good?"):
+            print("penstock: nothing is deleted; the same with --yes deletes it for good", file=sys.stderr)
+            return 1
+        for model in whole:
+            client.registry.delete_model(model.name)
+            print(f"{model.name}: deleted with all its versions", file=sys.stderr)
+        for version in versions:
             client.registry.delete_version(version.name, version.version)
             print(f"{version.name}/{version.version}: deleted", file=sys.stderr)
+    return 0
 
 
 def watch(args: argparse.Namespace) -> None:
     """Events, as they come."""
     with Client(args.url) as client:
         client.registry.events(limit=1)  # where there is no server, this tells; later, it is waited for
-        for event in client.registry.watch(args.names, args.kind, args.key, after=args.after, patience=None):
+        names = [_plain(name) for name in args.names]
+        for name in names:
+            if not client.registry.search_models(f"name = {_quoted(name)}", limit=1):
+                print(f"penstock: there is no model {name!r} yet", file=sys.stderr)
+        print(f"waiting for what happens to {', '.join(names) or 'models'}; Ctrl-C ends it", file=sys.stderr)
+        for event in client.registry.watch(names, args.kind, args.key, after=args.after, patience=None):
             print(model_tables.as_json(event) if args.json else model_tables.events([event], heading=False), flush=True)
+
+
+# What is told.
+
+
+def as_typed(sentence: str) -> str:
+    """What the server says of methods, for who types commands."""
+    for method in ("request_promotion", "promote"):
+        sentence = sentence.replace(f"{method}()", f"`penstock models {method.partition('_')[0]}`")
+    return sentence
+
+
+def _print_promotion(found: Promotion, args: argparse.Namespace) -> None:
+    print(model_tables.as_json(found) if args.json else model_tables.promotion(found))
+    if step := model_tables.next_step(found):
+        print(f"penstock: {step}", file=sys.stderr)
+
+
+def _others(client: Client, version: ModelVersion, stage: str | None, *, archive: bool) -> str:
+    """What becomes of the other versions in a stage, or is to be known of them, once this one gets there."""
+    if stage is None or (led := ModelStage.of(stage)) in (ModelStage.NONE, ModelStage.ARCHIVED):
+        return ""
+    there = client.registry.search_versions(f"name = {_quoted(version.name)} AND stage = '{led}'", "version")
+    numbers = [each.version for each in there if each.version != version.version]
+    if archive and numbers:
+        return f"; archived: version {', '.join(map(str, numbers))}"
+    if numbers and numbers[-1] > version.version:
+        return f"; but models:/{version.name}/{led} is version {numbers[-1]}, the newest there, until that is archived"
+    return ""
+
+
+def _aliases(aliases: Iterable[str]) -> str:
+    told = ", ".join(f"@{alias}" for alias in aliases)
+    return f" ({told})" if told else ""
 
 
 # What is typed.

@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from penstock import sync as spools
-from penstock.bars import NO_FILE, count_of, files_of, is_terminal, say, size_of
+from penstock.bars import count_of, files_of, is_terminal, say, size_of
 from penstock.cli import references
+from penstock.cli.asking import confirmed
 from penstock.cli.tables import table
 from penstock.outgoing import box, left
 from penstock.spool import owner, places
@@ -116,7 +117,7 @@ def _drop(roots: Sequence[Path], text: str, *, sure: bool) -> int:
         _say(directory, f"{_records(directory)} records, {size_of(places.contents(directory).size)}, in {directory}")
     for directory in boxes:
         _say(directory, f"{files_of(*_sizes(directory))}, in {directory}: {_paths(directory)}")
-    if not sure and not _confirmed():
+    if not sure and not confirmed("Drop this for good?"):
         print("penstock: nothing is dropped; the same with --yes drops it for good", file=sys.stderr)
         return 1
     kept = 0
@@ -135,13 +136,6 @@ def _run_left(text: str, directories: Sequence[Path]) -> str:
     if not found:
         raise ValueError(f"nothing that is to be sent is left of run {text} here")
     return references.only(text, found)
-
-
-def _confirmed() -> bool:
-    try:
-        return sys.stdin.isatty() and input("Drop this for good? [y/N] ").strip().lower() in ("y", "yes")
-    except (*NO_FILE, EOFError):
-        return False
 
 
 def _sizes(directory: Path) -> tuple[int, int]:
