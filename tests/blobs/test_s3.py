@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -548,6 +549,24 @@ async def test_a_body_goes_out_once_hashed_and_unasked(before: Front) -> None:
     assert headers["content-length"] == "7"
     extra = ("expect", "content-md5", "content-encoding", "transfer-encoding", "x-amz-checksum-crc32", "x-amz-trailer")
     assert not [name for name in extra if name in headers]
+
+
+async def test_of_a_part_there_is_no_second_copy(server: S3Server) -> None:
+    """Its pieces are hashed and sent one after the other. Memory is bounded by what they are."""
+    pieces = [memoryview(os.urandom(MIB)) for _ in range(16)] + [bytearray(b"x" * 77), b""]
+    async with opened(server.endpoint) as store:
+        token = await store.begin(KEY, "")
+        tracemalloc.start()
+        try:
+            etag = await store.put_part(KEY, token, 1, 0, *pieces)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert most < 8 * MIB
+        size = sum(map(len, pieces))
+        await store.complete(KEY, token, [Part(1, size, etag)])
+        there = b"".join([chunk async for chunk in store.read(KEY, 0, size)])
+    assert hashlib.sha256(there).digest() == hashlib.sha256(b"".join(pieces)).digest()
 
 
 async def test_many_are_deleted_a_thousand_at_a_time(before: Front, store: Store, server: S3Server) -> None:

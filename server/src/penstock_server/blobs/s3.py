@@ -303,25 +303,27 @@ class S3Store:
 
 
 class _Body(Payload):
-    """Bytes as the body of a request, sent as they lie in memory.
+    """Bytes as the body of a request, hashed and sent piece by piece as they lie in memory.
 
     botocore takes it for a stream that can be sent again, but for none that it could read: of such a one it would ask
     the store first whether it may come, and aiohttp would read it in threads, 64 KiB at a time.
     Its digest is signed with it, so that a store that looks at it (rclone does not) keeps nothing else.
     """
 
-    def __init__(self, data: Bytes, sha256: str) -> None:
-        super().__init__(memoryview(data), content_type="application/octet-stream")
-        self._size = len(data)
+    def __init__(self, pieces: Sequence[Bytes], sha256: str) -> None:
+        super().__init__(pieces, content_type="application/octet-stream")
+        self._size = sum(map(len, pieces))
         self.sha256 = sha256
 
     @classmethod
     async def of(cls, *data: Bytes) -> _Body:
-        """Puts the pieces together and hashes them, in a thread where that takes long."""
+        """Hashes them, in a thread where that takes long."""
 
         def make() -> _Body:
-            whole = data[0] if len(data) == 1 else b"".join(data)
-            return cls(whole, sha256(whole).hexdigest())
+            digest = sha256()
+            for piece in data:
+                digest.update(piece)
+            return cls(data, digest.hexdigest())
 
         return make() if sum(map(len, data)) <= _HASHED_AT_ONCE else await asyncio.to_thread(make)
 
@@ -332,14 +334,15 @@ class _Body(Payload):
         """To be sent again: nothing to do."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        for start in range(0, len(self), MIB):
-            # A copy: what a cancelled call has not sent yet goes out when its buffer has other bytes in it already.
-            piece = bytes(self._value[start : start + MIB])
-            async with asyncio.timeout(_READ_SECONDS):  # aiohttp would wait for a store that takes nothing for ever
-                await writer.write(piece)
+        for piece in self._value:
+            for start in range(0, len(piece), MIB):
+                # A copy: what a cancelled call has not sent yet goes out when its buffer has other bytes in it already.
+                data = bytes(memoryview(piece)[start : start + MIB])
+                async with asyncio.timeout(_READ_SECONDS):  # aiohttp would wait for a store that takes nothing for ever
+                    await writer.write(data)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        return bytes(self._value).decode(encoding, errors)
+        return b"".join(self._value).decode(encoding, errors)
 
 
 class _Shortcut:
