@@ -244,6 +244,38 @@ async def test_of_many_objects_each_fails_for_itself(store: LocalStore, root: Pa
     assert files(root) == {"1/a", "1/b/x", "1/b/y", "2/a"}
 
 
+async def test_many_objects_leave_threads_to_others(
+    store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads, or stores a single object, does not wait for a disk that is slow with many."""
+    await store.put(KEY, b"x", "")
+    create, go, asked = LocalStore._create, threading.Event(), []
+
+    def slowly(self: LocalStore, uploads: int, data: bytes) -> str:
+        asked.append(data)
+        assert data == b"single" or go.wait(60)
+        return create(self, uploads, data)
+
+    monkeypatch.setattr(LocalStore, "_create", slowly)
+    many = [
+        asyncio.create_task(store.put_all([Object(f"{batch}/{number}", b"1", "") for number in range(100)]))
+        for batch in range(16)
+    ]
+    while len(asked) < 4:
+        await asyncio.sleep(0.005)
+    async with asyncio.timeout(20):
+        assert await content(store, KEY) == b"x"
+        await store.put("1/b", b"single", "")
+        # Who leaves waits for a few objects at most.
+        many[0].cancel()
+        go.set()
+        await asyncio.wait(many[:1])
+    assert many[0].cancelled()
+    assert not (root / "0/40").exists()
+    assert await asyncio.gather(*many[1:]) == [[None] * 100] * 15
+    assert len(files(root)) == 2 + 15 * 100 + 32
+
+
 async def test_objects_whose_directory_vanishes_meanwhile(
     store: LocalStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ _BLOCK = MIB // 4  # hashed at once: stays in the processor's cache
 _JOB = 64 * MIB  # hashed by a thread before others have their turn, or who waits can leave
 _ADVISES = hasattr(os, "posix_fadvise")
 _THREADS = 8  # small files wait for the disk together: the more of them, the more does one sync serve
+_OBJECTS = 32  # of many, written by a thread before others have their turn, or who waits can leave
 _RETRY_SECONDS = 5.0
 
 
@@ -51,6 +52,7 @@ class LocalStore:
         self._root = root
         self._made = False
         self._kept = confined.Kept()
+        self._many = asyncio.Semaphore(_THREADS // 2)  # threads, that readers and others need not wait for so many
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="artifacts")
 
     def uri(self, key: str) -> str:
@@ -63,13 +65,17 @@ class LocalStore:
 
     async def put(self, key: str, data: Bytes, media_type: str) -> None:
         """Writes a small object as a whole."""
-        (error,) = await self.put_all([Object(key, data, media_type)])
+        (error,) = await self._run(lambda: self._put_all([Object(key, data, media_type)]))
         if error is not None:
             raise error
 
     async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
-        """In one thread, and with one sync of each directory."""
-        return await self._run(lambda: self._put_all(objects))
+        """Some in one thread, and with one sync of each of their directories."""
+        errors: list[PenstockError | None] = []
+        for first in range(0, len(objects), _OBJECTS):
+            async with self._many:
+                errors += await self._run(partial(self._put_all, objects[first : first + _OBJECTS]))
+        return errors
 
     async def begin(self, key: str, media_type: str) -> str:
         """Makes the file that parts go to."""
@@ -198,6 +204,7 @@ class LocalStore:
             return self._create(uploads, data)
 
     def _put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
+        """What is gathered and not moved, after a bug or a kill, the sweeper finds by its age."""
         failed: dict[str, OSError] = {}  # by key
         with self._making() as uploads:
             moves: dict[tuple[str, ...], dict[str, str]] = {}  # by directory: of each token the name
