@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from structlog.testing import capture_logs
 
 from penstock_server.blobs import S3Options, open_store
 from penstock_server.blobs.local import LocalStore
+from penstock_server.blobs.store import Object
 from penstock_server.blobs.watched import Watched
 from penstock_server.model.artifacts import LocalRoot, S3Root
 from penstock_server.model.errors import NotFound, PenstockError, StoreFull, StoreRefused, Unavailable
@@ -110,6 +112,28 @@ async def test_an_address_that_is_signed_tells_nothing_of_a_store_that_is_away(
     assert await store.sign_read("a", 60)
     assert store.problem is None
     await store.close()
+
+
+async def test_of_many_objects_each_is_watched(
+    place: Place, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    objects = [Object(f"d/{number}", b"1", "") for number in range(3)]
+    with monkeypatch.context() as patched:
+        patched.setattr(place.local, "_create", full)
+        for _ in range(3):
+            assert all(isinstance(error, StoreFull) for error in await place.store.put_all(objects))
+            place.now += 60
+    assert [(each["event"], each["failed_calls"]) for each in logged] == [(BEGUN, 1), (BEGUN, 4), (BEGUN, 7)]
+    assert up() == 0
+    assert await place.store.put_all(objects) == [None] * 3
+    assert (logged[3]["event"], logged[3]["failed_calls"], logged[3]["seconds"]) == (OVER, 9, 180)
+    place.path.rename(place.gone)
+    with pytest.raises(StoreRefused):
+        await place.store.put_all(objects)
+    assert place.store.problem is not None
 
 
 async def test_what_the_store_answers_is_no_trouble(place: Place, logged: list[Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -28,6 +28,7 @@ from penstock_server.model.errors import (
 
 log = structlog.get_logger(__name__)
 
+_TROUBLES = (StoreRefused, StoreFull, Unavailable)
 _AGAIN_SECONDS = 60.0
 # What was refused once, and is not asked for any more, is no trouble for ever.
 _OVER_SECONDS = 600.0
@@ -101,7 +102,7 @@ class Watched:
         """That a call that has not `asked` the store went well says nothing of the store."""
         try:
             yield
-        except (StoreRefused, StoreFull, Unavailable) as error:
+        except _TROUBLES as error:
             self.failed(call, error)
             raise
         except (ContentMismatch, NotFound, UploadGone):  # its answer
@@ -124,13 +125,17 @@ class Watched:
             await self._store.put(key, data, media_type)
 
     async def put_all(self, objects: Sequence[Object]) -> list[PenstockError | None]:
-        """Watched: each object."""
-        with self._watching("put"):
+        """Watched: each object. It went well when no object failed because of the store."""
+        try:
             errors = await self._store.put_all(objects)
-        for error in errors:
-            with suppress(PenstockError), self._watching("put"):
-                if error is not None:
-                    raise error
+        except _TROUBLES as error:
+            self.failed("put", error)
+            raise
+        troubles = [error for error in errors if isinstance(error, _TROUBLES)]
+        for trouble in troubles:
+            self.failed("put", trouble)
+        if not troubles:
+            self.went_well("put")
         return errors
 
     async def begin(self, key: str, media_type: str) -> str:
