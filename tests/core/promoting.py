@@ -15,7 +15,7 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.promotions import Outcome, Promotion, Wish
 from penstock_server.model.registry import EventKind, Happening, NewVersion, Policy, Stage
 from penstock_server.model.runs import NewRun, RunId
-from penstock_server.postgres import registry, registry_events
+from penstock_server.postgres import registry_events
 from penstock_server.postgres.database import Database
 
 MODEL = "iris"
@@ -91,10 +91,10 @@ class Place:
     async def history(self, *kinds: EventKind) -> list[Happening]:
         """What has happened to the model, the oldest first."""
         async with self.db.connection() as conn:
-            model = await registry.locate(conn, ANN.workspace_id, MODEL)
-            events = await registry_events.listed(
-                conn, ANN.workspace_id, model.model_id, 10_000, kinds=kinds, oldest_first=True
+            events, more = await registry_events.listed(
+                conn, ANN.workspace_id, MODEL, 10_000, kinds=kinds, oldest_first=True
             )
+        assert not more
         return [event.what for event in events]
 
     async def replayed(self) -> tuple[dict[str, int], dict[int, Stage]]:

@@ -278,3 +278,71 @@ async def test_a_stopping_server_ends_its_watches(dsn: str, desk: Desk) -> None:
             await waiting
         with pytest.raises(Unavailable, match="the server is stopping"):
             await following(events.watch(ANN))
+
+
+async def test_a_name_has_the_history_of_all_that_were_called_so(desk: Desk) -> None:
+    await desk.version("iris")
+    await desk.models.update(ANN, "iris", new_name="old")
+    await desk.version("old")  # under another name: none of the name's business
+    await desk.version("iris")
+    await desk.models.delete(ANN, "iris")
+    gone = len(await desk.history("iris"))
+    await desk.version("rose")
+    await desk.models.update(ANN, "rose", new_name="iris")
+    found = [(event.name, event.what.kind, event.what.version) for event in await desk.history("iris")]
+    assert found == [
+        ("iris", EventKind.MODEL_CREATED, 0),
+        ("iris", EventKind.VERSION_CREATED, 1),
+        ("iris", EventKind.MODEL_RENAMED, 0),
+        ("iris", EventKind.MODEL_CREATED, 0),
+        ("iris", EventKind.VERSION_CREATED, 1),
+        ("iris", EventKind.VERSION_DELETED, 1),
+        ("iris", EventKind.MODEL_DELETED, 0),
+        ("rose", EventKind.MODEL_CREATED, 0),
+        ("rose", EventKind.VERSION_CREATED, 1),
+        ("rose", EventKind.MODEL_RENAMED, 0),
+    ]
+    assert gone == 7
+    one_by_one = []
+    token = ""
+    while True:
+        page, token = await desk.events.list(ANN, "iris", page_size=1, page_token=token)
+        one_by_one += page
+        if not token:
+            break
+    assert one_by_one == list(reversed(await desk.history("iris")))
+
+
+async def test_long_events_come_a_few_at_a_time(desk: Desk) -> None:
+    await desk.models.create(ANN, "iris")
+    for letter in "abcdefghijklmnopqrst":
+        await desk.models.set_tags(ANN, "iris", {"notes": letter * 100_000})
+    counts, token = [], ""
+    while not counts or token:
+        page, token = await desk.events.list(ANN, "iris", oldest_first=True, page_token=token)
+        counts.append(len(page))
+    assert sum(counts) == 21
+    assert max(counts) < 10
+    watched = desk.events.watch(ANN, after=0)
+    told = [event async for event in _until_synced(watched)]
+    assert len(told) == 21
+
+
+async def _until_synced(watched: AsyncIterator[Event | Synced]) -> AsyncIterator[Event]:
+    async for each in watched:
+        if isinstance(each, Synced):
+            return
+        yield each
+
+
+async def test_a_watch_by_name_is_told_who_takes_the_name(desk: Desk) -> None:
+    await desk.models.create(ANN, "prod")
+    await desk.models.create(ANN, "next")
+    await desk.models.update(ANN, "prod", new_name="was")
+    await desk.models.update(ANN, "next", new_name="prod")
+    found = [event async for event in _until_synced(desk.events.watch(ANN, names=["prod"], after=0))]
+    assert [(event.name, event.what.kind) for event in found] == [
+        ("prod", EventKind.MODEL_CREATED),
+        ("prod", EventKind.MODEL_RENAMED),
+        ("next", EventKind.MODEL_RENAMED),
+    ]

@@ -13,8 +13,8 @@ from penstock_server.model import pages
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import InvalidArgument, Unavailable
 from penstock_server.model.limits import INT64_MAX, check_text
-from penstock_server.model.registry import TAG_KEY_LIMIT, Event, EventKind, ModelId, check_name
-from penstock_server.postgres import registry, registry_events
+from penstock_server.model.registry import TAG_KEY_LIMIT, Event, EventKind, check_name
+from penstock_server.postgres import registry_events
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.listener import Listener
 
@@ -22,7 +22,7 @@ from penstock_server.postgres.listener import Listener
 MOST_NAMES = 1_000
 
 _KEY_LIMIT = max(255, TAG_KEY_LIMIT)
-# Read at once for one watcher. Values of tags can be long.
+# Read at once for one watcher, at most.
 _PAGE = 100
 # While nothing that is watched happens, a watcher is told how far it is no oftener than this, in seconds.
 _SYNCED_SECONDS = 10.0
@@ -69,8 +69,9 @@ class RegistryEvents:
     ) -> tuple[list[Event], str]:
         """One page, and the next's token. Raises InvalidPageToken.
 
-        Of the model that is called so now, whatever it was called then; else of those that were called so; of all
-        models when there is no name. Only of one version (0: of all), of these kinds (none: of all), of one key.
+        Of the model that is called so now, whatever it was called then, and of others while they were called so; of all
+        models when there is no name. Only of one version (0: of all), of these kinds (none: of all), of one key. Where
+        they are long a page has fewer.
         """
         if name:
             check_name(name)
@@ -81,23 +82,18 @@ class RegistryEvents:
         query = ("registry events", caller.workspace_id, name, version, sorted(kinds), key, oldest_first)
         behind = pages.decode_id(query, page_token) if page_token else None
         async with self._db.connection() as conn:
-            of: ModelId | str | None = name or None
-            if name and (model := await registry.find(conn, caller.workspace_id, name)):
-                of = model.model_id
-            found = await registry_events.listed(
+            found, more = await registry_events.listed(
                 conn,
                 caller.workspace_id,
-                of,
-                limit + 1,
+                name,
+                limit,
                 version=version,
                 kinds=kinds,
                 key=key,
                 oldest_first=oldest_first,
                 behind=behind,
             )
-        if len(found) <= limit:
-            return found, ""
-        return found[:limit], pages.encode(query, (found[limit - 1].id,))
+        return found, pages.encode(query, (found[-1].id,)) if more else ""
 
     async def watch(
         self,
@@ -111,8 +107,9 @@ class RegistryEvents:
         """Events behind the one with id `after` (None: committed from now on), each once, in order.
 
         Raises InvalidArgument when there is no such event yet: the database is not the one that it was heard of.
-        With one of these names at the time, of these kinds, with one of these keys; where there are none, of any. Ends
-        with Unavailable when the watch cannot go on: watch again then, after the last that was told.
+        With one of these names at the time (or, of a renaming, the new one), of these kinds, with one of these keys;
+        where there are none, of any. Ends with Unavailable when the watch cannot go on: watch again then, after the
+        last that was told.
         """
         _check_watch(names, keys, after)
         workspace_id = caller.workspace_id
@@ -134,12 +131,12 @@ class RegistryEvents:
                             f"event {last} has not happened: this history ends with event {newest}; if the database"
                             " was restored, look at how things are, and watch from there",
                         )
-                    events = await registry_events.between(
+                    events, more = await registry_events.between(
                         conn, workspace_id, last, newest, _PAGE, names=names, kinds=kinds, keys=keys
                     )
                 for event in events:
                     yield event
-                if len(events) == _PAGE:
+                if more:
                     last = events[-1].id
                     continue
                 last = max(last, newest)

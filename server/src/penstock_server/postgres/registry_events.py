@@ -94,22 +94,46 @@ def _touched(happenings: Sequence[Happening]) -> list[int]:
     return sorted({what.version for what in changes} | left - {0})
 
 
-_FIELDS = "id, kind, name, version, key, before, after, made_by, at_ms, request_id"
+_FIELDS = "id, kind, name, version, key, before, after, made_by, at_ms, request_id, bytes"
 _NEWEST = "SELECT coalesce(max(id), 0) FROM registry_events WHERE workspace_id = $1"
-_BETWEEN = f"""
-SELECT {_FIELDS} FROM registry_events
- WHERE workspace_id = $1 AND id > $2 AND id <= $3
-   AND ($4::text[] IS NULL OR name = ANY($4))
-   AND ($5::smallint[] IS NULL OR kind = ANY($5))
-   AND ($6::text[] IS NULL OR key = ANY($6))
- ORDER BY id LIMIT $7
-"""  # noqa: S608  # only constants are put together
 
 
 async def newest(conn: Connection, workspace_id: WorkspaceId) -> int:
     """The id of the workspace's last event; 0 when it has none. No event gets a lower one from here on."""
     found: int = await conn.fetchval(_NEWEST, workspace_id)
     return found
+
+
+# What is read at once. An event of a tag may tell of 250 kB.
+_PAGE_BYTES = 1 << 20
+# Of what a statement finds, in its order, as many as there is room for, and the first anyhow; how many it has found.
+_WITHIN = f"""
+SELECT * FROM (
+    SELECT e.*, count(*) OVER () AS found, sum(bytes) OVER (ORDER BY id {{order}}) - bytes AS before_it
+      FROM ({{which}}) e) e
+ WHERE before_it < {_PAGE_BYTES} ORDER BY id {{order}}
+"""  # noqa: S608  # only constants are put together
+
+
+def _page(rows: Sequence[Row], limit: int) -> tuple[list[Event], bool]:
+    """The events, and whether there are more."""
+    events = [_event(row) for row in rows[:limit]]
+    return events, bool(rows) and rows[0]["found"] > len(events)
+
+
+def _of_kinds(kinds: Collection[EventKind]) -> str:
+    """The condition, as text: so that an index of some kinds is seen to have them."""
+    return f"kind IN ({', '.join(str(kind.value) for kind in sorted(set(kinds)))})" if kinds else "true"
+
+
+# The name is that at the time; a renaming has two.
+_BETWEEN = f"""
+SELECT {_FIELDS} FROM registry_events
+ WHERE workspace_id = $1 AND id > $2 AND id <= $3 AND {{kinds}}
+   AND ($4::text[] IS NULL OR name = ANY($4) OR kind = {EventKind.MODEL_RENAMED} AND after->>'name' = ANY($4))
+   AND ($5::text[] IS NULL OR key = ANY($5))
+ ORDER BY id LIMIT $6
+"""  # noqa: S608  # only constants are put together
 
 
 async def between(
@@ -122,33 +146,40 @@ async def between(
     names: Collection[str] = (),
     kinds: Collection[EventKind] = (),
     keys: Collection[str] = (),
-) -> list[Event]:
-    """The oldest of those with ids from behind `after` to `last`, with one of each of these (none: any)."""
-    rows = await conn.fetch(
-        _BETWEEN, workspace_id, after, last, list(names) or None, list(kinds) or None, list(keys) or None, limit
-    )
-    return [_event(row) for row in rows]
+) -> tuple[list[Event], bool]:
+    """The oldest of those with ids from behind `after` to `last`, with one of each of these (none: any).
+
+    As many as are read at once, and whether there are more.
+    """
+    query = _WITHIN.format(order="ASC", which=_BETWEEN.format(kinds=_of_kinds(kinds)))
+    rows = await conn.fetch(query, workspace_id, after, last, list(names) or None, list(keys) or None, limit + 1)
+    return _page(rows, limit)
 
 
-# Of a model by its id, or of those that were called so; the id goes up or down from the last page's end.
-_LIST = """
-SELECT {fields} FROM registry_events
- WHERE workspace_id = $1 AND {of}
-   AND ($3 = 0 OR version = $3)
-   AND ($4::smallint[] IS NULL OR kind = ANY($4))
-   AND ($5 = '' OR key = $5)
-   AND id {behind} $6
- ORDER BY id {order} LIMIT $7
+# All models that were ever called so; which of them is now.
+_CALLED = f"""
+SELECT e.model_id, EXISTS (SELECT FROM registered_models m WHERE m.id = e.model_id AND m.name = $2)
+  FROM (SELECT DISTINCT model_id FROM registry_events
+         WHERE workspace_id = $1 AND after->>'name' = $2
+           AND kind IN ({EventKind.MODEL_CREATED}, {EventKind.MODEL_RENAMED})) e
+"""  # noqa: S608  # only constants are put together
+# The id goes up or down from the last page's end. $2 to $4 are the models and the name, where it is not all.
+_SOME = f"""
+SELECT {_FIELDS} FROM registry_events
+ WHERE workspace_id = $1 AND {{of}} AND {{kinds}} AND {{version}} AND {{key}} AND id {{behind}} $7
+ ORDER BY id {{order}} LIMIT $8
+"""  # noqa: S608  # only constants are put together
+_ANY = "coalesce($2::bigint[], $3::bigint[]) IS NULL AND $4 = ''"
+_ITS = "model_id = m.id AND (m.id = ANY($3::bigint[]) OR name = $4)"
+_OF_EACH = """
+SELECT e.* FROM unnest($2::bigint[]) m (id) CROSS JOIN LATERAL ({some}) e ORDER BY e.id {order} LIMIT $8
 """
-_OF_ALL = "$2::text IS NULL"
-_OF_THE_MODEL = "model_id = $2"
-_OF_THE_NAME = "name = $2"
 
 
 async def listed(
     conn: Connection,
     workspace_id: WorkspaceId,
-    model: ModelId | str | None,
+    name: str,
     limit: int,
     *,
     version: int = 0,
@@ -156,16 +187,32 @@ async def listed(
     key: str = "",
     oldest_first: bool = False,
     behind: int | None = None,
-) -> list[Event]:
-    """Events of a model, of all models that were called so (text), or of all (None), behind an id in that order."""
+) -> tuple[list[Event], bool]:
+    """Events of the model of that name, and of others while they were called so ("": of all), behind an id.
+
+    As many as are read at once, and whether there are more.
+    """
     if behind is None:
         behind = 0 if oldest_first else INT64_MAX
-    of = _OF_ALL if model is None else _OF_THE_NAME if isinstance(model, str) else _OF_THE_MODEL
-    query = _LIST.format(
-        fields=_FIELDS, of=of, behind=">" if oldest_first else "<", order="ASC" if oldest_first else "DESC"
+    order, sign = ("ASC", ">") if oldest_first else ("DESC", "<")
+    which = _SOME.format(
+        of=_ITS if name else _ANY,
+        kinds=_of_kinds(kinds),
+        version="version = $5" if version else "$5 = 0",
+        key="key = $6" if key else "$6 = ''",
+        behind=sign,
+        order=order,
     )
-    rows = await conn.fetch(query, workspace_id, model, version, list(kinds) or None, key, behind, limit)
-    return [_event(row) for row in rows]
+    ever: list[int] | None = None
+    now: list[int] | None = None
+    if name:
+        called = await conn.fetch(_CALLED, workspace_id, name)
+        ever, now = [row[0] for row in called], [row[0] for row in called if row[1]]
+        which = _OF_EACH.format(some=which, order=order)
+    rows = await conn.fetch(
+        _WITHIN.format(which=which, order=order), workspace_id, ever, now, name, version, key, behind, limit + 1
+    )
+    return _page(rows, limit)
 
 
 _LAST_MOVE = f"""

@@ -122,11 +122,19 @@ CREATE TABLE registry_events (
     after        jsonb NOT NULL,
     made_by      text NOT NULL,
     at_ms        bigint NOT NULL,
-    request_id   text NOT NULL
+    request_id   text NOT NULL,
+    bytes        integer GENERATED ALWAYS AS (octet_length(before::text) + octet_length(after::text)) STORED
 );
 CREATE INDEX registry_events_workspace ON registry_events (workspace_id, id);
 CREATE INDEX registry_events_model ON registry_events (model_id, id);
 CREATE INDEX registry_events_name ON registry_events (workspace_id, name, id);
+CREATE INDEX registry_events_key ON registry_events (model_id, key, id);
+-- Of a model whose tags are set all day, the rest is found at once: what is no change of a tag, …
+CREATE INDEX registry_events_rare ON registry_events (model_id, id) WHERE kind NOT IN (5, 6, 10, 11);
+-- … what has left a stage, …
+CREATE INDEX registry_events_left ON registry_events (model_id, (before->>'stage'), id) WHERE kind IN (9, 12);
+-- … and which models were ever called so.
+CREATE INDEX registry_events_called ON registry_events (workspace_id, (after->>'name'), model_id) WHERE kind IN (1, 2);
 CREATE FUNCTION penstock_events_stay() RETURNS trigger LANGUAGE plpgsql AS
 $$BEGIN RAISE EXCEPTION 'events of the registry are never changed'; END$$;
 CREATE TRIGGER registry_events_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON registry_events EXECUTE FUNCTION penstock_events_stay();
