@@ -67,7 +67,7 @@ def add(models: argparse._SubParsersAction[argparse.ArgumentParser], common: arg
 
     policy = verb("policy", "what guards the aliases and stages of a model; sets it with --gate or --approvals")
     policy.add_argument("name", metavar="NAME", help="the model's")
-    _where(policy, "only what guards this alias", "or this stage: Staging, Production or Archived")
+    _where(policy, "only what guards this alias", "or this stage: Staging or Production")
     _gates(policy)
     policy.add_argument("--approvals", type=int, metavar="N", help="so many others must approve (default: 0)")
     policy.add_argument("--clear", action="store_true", help="nothing is to guard it any more")
