@@ -44,7 +44,7 @@ class Liar(ArtifactServiceServicer):
         self.headers: list[pb.UploadHeader] = []
         self.route = pb.ARTIFACT_ROUTE_SERVER
         self.store = ""  # where signed parts go
-        self.asked: Callable[[], object] = lambda: None  # with each StatArtifact and DownloadArtifact
+        self.asked: Callable[[], object] = lambda: None  # with each StatArtifact, DownloadArtifact and upload
 
     def artifact(self, path: str) -> pb.Artifact:
         return pb.Artifact(path=path, size=len(self.data) if self.size is None else self.size, sha256=self.sha256)
@@ -99,6 +99,7 @@ class Liar(ArtifactServiceServicer):
         header = next(requests).header
         self.headers.append(header)
         self.called("upload", context)
+        self.asked()
         digest = hashlib.sha256(header.data)
         for message in requests:
             digest.update(message.chunk)
@@ -138,6 +139,7 @@ class Newer(Liar):
 
     def UploadArtifacts(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.called("batch", context)
+        self.asked()
         self.batches.append([file.path for file in request.files])
         outcomes = [self._outcome(file) for file in request.files]
         return pb.UploadArtifactsResponse(outcomes=outcomes[self.forgets :])
@@ -290,6 +292,27 @@ def test_a_small_download_that_hangs_can_be_stopped(client: penstock.Client, lia
             fetch()
     go.set()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("liar", [Newer()])
+def test_small_uploads_that_hang_can_be_stopped(client: penstock.Client, liar: Newer, tmp_path: Path) -> None:
+    stop, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        stop.set()
+        assert go.wait(60)
+
+    many(tmp_path, 3)
+    liar.asked = hang
+    for send in (
+        lambda: client.upload_artifacts(RUN, tmp_path, stop=stop),
+        lambda: client.upload_artifact(RUN, b"1", "a", stop=stop),
+    ):
+        stop.clear()
+        with pytest.raises(errors.Stopped):
+            send()
+    go.set()
+    assert liar.calls == {"batch": 1, "upload": 1}
 
 
 @pytest.mark.parametrize("gives", [b"something else    ", b"", DATA + b"more"])

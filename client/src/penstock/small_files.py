@@ -12,7 +12,7 @@ from penstock.artifacts import Artifact, artifact_of
 from penstock.effort import Effort
 from penstock.errors import PenstockError, Retryable, ServerError, UnknownCall, from_status
 from penstock.v1 import artifacts_pb2 as pb
-from penstock.wire import STALL, Wire
+from penstock.wire import Wire
 
 SMALL = 64 << 10  # bytes; a larger file goes alone
 _FILES = 128  # in one request
@@ -56,7 +56,8 @@ def send(
 
     def once() -> None:
         message = pb.UploadArtifactsRequest(run_id=run_id, files=left)
-        answer = wire.ask("UploadArtifacts", message, STALL)
+        raw = wire.ask_unless(lambda: effort.stopped, "UploadArtifacts", message.SerializeToString())
+        answer = pb.UploadArtifactsResponse.FromString(raw)
         if len(answer.outcomes) != len(left):
             raise ServerError(f"the server tells of {len(answer.outcomes)} files, and was sent {len(left)}")
         again = []

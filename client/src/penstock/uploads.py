@@ -260,7 +260,7 @@ class _Upload:
         there = self._there
         if there is not None and (there.size, there.sha256) == (len(data), self._source.digest().hex()):
             return there
-        answer = self._wire.ask_raw("UploadArtifact", self._header(data=data), STALL)
+        answer = self._wire.ask_unless(lambda: self._effort.stopped, "UploadArtifact", self._header(data=data))
         return artifact_of(pb.UploadArtifactResponse.FromString(answer).artifact)
 
     def _header(self, upload_id: str = "", offset: int = 0, data: bytes = b"") -> bytes:

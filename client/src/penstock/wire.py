@@ -56,11 +56,10 @@ class Wire:
     def ask(self, method: str, message: Message, timeout: float | None = None) -> Any:
         """One request, one answer."""
         asked = request(ARTIFACTS, method, message)
-        return asked.answer.FromString(self.ask_raw(method, message.SerializeToString(), timeout))
+        return asked.answer.FromString(self._ask(method, message.SerializeToString(), timeout or self._timeout))
 
-    def ask_raw(self, method: str, message: bytes, timeout: float | None = None) -> bytes:
-        """The same in bytes. A stream of one request is one, too: on the wire there is no difference."""
-        path, timeout = _path(method), timeout or self._timeout
+    def _ask(self, method: str, message: bytes, timeout: float) -> bytes:
+        path = _path(method)
         try:
             if not self._allowed():
                 with RelayedStream(self.address, path, [message], timeout) as answers:
@@ -94,10 +93,21 @@ class Wire:
 
     def receive(self, method: str, message: Message) -> Stream:
         """A stream of answers. No deadline: see Watched."""
-        path, raw = _path(method), message.SerializeToString()
+        return self._receive(method, message.SerializeToString())
+
+    def _receive(self, method: str, message: bytes) -> Stream:
+        path = _path(method)
         if not self._allowed():
-            return RelayedStream(self.address, path, [raw])
-        return CallStream(self._call("unary_stream", path, raw))
+            return RelayedStream(self.address, path, [message])
+        return CallStream(self._call("unary_stream", path, message))
+
+    def ask_unless(self, stopped: Callable[[], bool], method: str, message: bytes) -> bytes:
+        """One request, one answer, in bytes; see Watched for what ends it. For what may wait for much that is large.
+
+        A stream of one message is a request, and an answer, too: on the wire there is no difference.
+        """
+        with Watched(self, stopped, lambda _: self._receive(method, message)) as answers:
+            return b"".join(answers)
 
     def _call(self, kind: str, path: str, sent: object, timeout: float | None = None) -> Any:
         try:
