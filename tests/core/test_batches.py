@@ -121,6 +121,17 @@ async def test_each_fails_for_itself(here: Place) -> None:
     assert here.held == 0
 
 
+async def test_what_is_too_much_for_one_request_is_refused(one: Place) -> None:
+    half = bytes(batches.MOST_BYTES // 2)
+    with pytest.raises(InvalidArgument, match="send fewer, or what is not small by UploadArtifact"):
+        await send(one, SmallFile("a", half), SmallFile("b", half), SmallFile("c", b"1"))
+    with pytest.raises(InvalidArgument, match="1 to 256 can be sent"):
+        await send(one, *[SmallFile("a", b"1")] * 257)
+    assert await one.states() == []
+    assert one.held == 0
+    assert all(isinstance(each, Artifact) for each in await send(one, SmallFile("a", half), SmallFile("b", half)))
+
+
 async def test_of_the_same_path_the_later_stays(here: Place) -> None:
     outcomes = await send(here, *(SmallFile("a", bytes([n])) for n in range(4)))
     assert all(isinstance(outcome, Artifact) for outcome in outcomes)

@@ -14,7 +14,7 @@ from penstock_server.core.ledger import Ledger
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
-from penstock_server.model.artifacts import Artifact, check_path, check_sha256, media_type
+from penstock_server.model.artifacts import MIB, Artifact, check_path, check_sha256, media_type
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError
 from penstock_server.model.runs import RunId
 from penstock_server.model.uploads import NewUpload, SmallFile, Upload
@@ -22,6 +22,7 @@ from penstock_server.postgres.database import Database
 from penstock_server.postgres.uploads import Complete
 
 MOST = 256  # in one request
+MOST_BYTES = 4 * MIB  # of their contents. While it is served, or waits for room, a request is in memory three times
 # Below this, a thread costs more than the hashes.
 _HASH_HERE_BYTES = 64 << 10
 
@@ -44,6 +45,12 @@ class Batches:
         if not 1 <= len(files) <= MOST:
             raise InvalidArgument("files", f"1 to {MOST} can be sent at once, and these are {len(files)}")
         size = sum(len(file.data) for file in files)
+        if size > MOST_BYTES:
+            raise InvalidArgument(
+                "files",
+                f"at most {MOST_BYTES} bytes can be sent at once, and these have {size}; "
+                "send fewer, or what is not small by UploadArtifact",
+            )
         await self._budget.take(size)
         try:
             await self._precedence.give_way()
