@@ -12,7 +12,6 @@ from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
     MESSAGE_LIMIT,
-    TAG_KEY_LIMIT,
     Happening,
     ModelRef,
     ModelVersion,
@@ -21,6 +20,8 @@ from penstock_server.model.registry import (
     Stage,
     VersionStatus,
     check_alias,
+    check_all_tags,
+    check_keys,
     check_name,
     check_tags,
     check_version,
@@ -154,6 +155,7 @@ class ModelVersions:
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
             old = await model_versions.load_one(conn, model, version)
+            check_all_tags({**old.tags, **tags})
             happened = await model_versions.put_tags(conn, model.workspace_id, old, tags)
             await registry_events.add(conn, caller, model.model_id, name, happened)
 
@@ -161,8 +163,7 @@ class ModelVersions:
         """Removes tags of a version; none when one of them is not there."""
         check_name(name)
         check_version(version)
-        for key in keys:
-            check_text("tag key", key, TAG_KEY_LIMIT, empty=False)
+        check_keys(keys)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
             old = await model_versions.load_one(conn, model, version)

@@ -16,6 +16,7 @@ from penstock_server.model.errors import (
 )
 from penstock_server.model.gates import Effort, Gate, GateResult, evaluate, needed, parse_gates
 from penstock_server.model.promotions import (
+    VERDICTS_LIMIT,
     Outcome,
     Promotion,
     PromotionState,
@@ -150,6 +151,9 @@ class Promotions:
                     f"{caller.user} requested promotion {promotion_id}: somebody else must approve it"
                 )
             version = await _ready(conn, model, promotion.wish.version)
+            known = {verdict.by for verdict in promotion.verdicts}
+            if caller.user not in known and len(known) >= VERDICTS_LIMIT:
+                raise FailedPrecondition(f"{len(known)} have had their say in promotion {promotion_id} already")
             happened = await promotions.say(conn, caller, promotion, comment, approved=True)
             promotion = await promotions.load_one(conn, model, promotion_id)
             results: list[GateResult] = []

@@ -10,8 +10,9 @@ from penstock_server.model.errors import AlreadyExists, FailedPrecondition
 from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
-    TAG_KEY_LIMIT,
     RegisteredModel,
+    check_all_tags,
+    check_keys,
     check_name,
     check_tags,
 )
@@ -109,14 +110,14 @@ class Registry:
         check_tags(tags)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
+            check_all_tags(tags, *await registry.tags_beside(conn, model, tags))
             happened = await registry.put_tags(conn, model, tags)
             await registry_events.add(conn, caller, model.model_id, name, happened)
 
     async def delete_tags(self, caller: Caller, name: str, keys: Sequence[str]) -> None:
         """Removes tags of a model; none when one of them is not there. Raises NotFound."""
         check_name(name)
-        for key in keys:
-            check_text("tag key", key, TAG_KEY_LIMIT, empty=False)
+        check_keys(keys)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)
             happened = await registry.drop_tags(conn, model, keys)

@@ -12,6 +12,8 @@ from penstock_server.model.limits import check_text
 from penstock_server.model.registry import MESSAGE_LIMIT, ModelVersion, Policy, Stage, check_alias
 
 APPROVALS_LIMIT = 20
+# Who has a say in one promotion.
+VERDICTS_LIMIT = 50
 _ALIAS = "@"
 _GUARDABLE = (Stage.STAGING.label, Stage.PRODUCTION.label)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NewType
 
@@ -23,6 +23,15 @@ SOURCE_LIMIT = 5_000
 MESSAGE_LIMIT = 1_000
 TAG_KEY_LIMIT = 250
 TAG_VALUE_LIMIT = 100_000
+# A model with its newest version in each stage goes into a message of 1 MiB with all that these limits let them have;
+# a test makes such a one.
+TAGS_AT_ONCE = 100
+TAGS_LIMIT = 1_000
+TAGS_BYTES = 128_000
+ALIASES_LIMIT = 200
+ALIASES_BYTES = 20_000
+POLICIES_LIMIT = 100
+POLICIES_BYTES = 64_000
 VERSION_MAX = 2**31 - 1
 
 LATEST = "latest"
@@ -286,9 +295,44 @@ def check_alias(alias: str, where: str = "alias") -> str:
     return alias
 
 
-def check_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Tags of a model or version. Raises InvalidArgument."""
+def check_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    """Tags of a model or version that are to be set at once. Raises InvalidArgument."""
+    check_keys(tags)
     for key, value in tags.items():
-        check_text("tag key", key, TAG_KEY_LIMIT, empty=False)
         check_text(f"value of tag {key!r}", value, TAG_VALUE_LIMIT)
+    check_all_tags(tags)
     return tags
+
+
+def check_keys(keys: Collection[str]) -> None:
+    """Keys of tags in one call. Raises InvalidArgument."""
+    if len(keys) > TAGS_AT_ONCE:
+        raise InvalidArgument("tags", f"{len(keys):,} are too many at once; the limit is {TAGS_AT_ONCE}")
+    for key in keys:
+        check_text("tag key", key, TAG_KEY_LIMIT, empty=False)
+
+
+def check_all_tags(tags: Mapping[str, str], beside: int = 0, beside_bytes: int = 0) -> None:
+    """All tags that a model or version is to have: these, and so many that take so many bytes.
+
+    Raises InvalidArgument.
+    """
+    size = beside_bytes + sum(len(key.encode()) + len(value.encode()) for key, value in tags.items())
+    _check_room("tags", beside + len(tags), TAGS_LIMIT, size, TAGS_BYTES)
+
+
+def check_all_aliases(count: int, size: int) -> None:
+    """How many aliases a model is to have, and the bytes of them. Raises InvalidArgument."""
+    _check_room("aliases", count, ALIASES_LIMIT, size, ALIASES_BYTES)
+
+
+def check_all_policies(count: int, size: int) -> None:
+    """How many policies a model is to have, and the bytes of their gates. Raises InvalidArgument."""
+    _check_room("policies", count, POLICIES_LIMIT, size, POLICIES_BYTES)
+
+
+def _check_room(what: str, count: int, most: int, size: int, most_bytes: int) -> None:
+    if count > most:
+        raise InvalidArgument(what, f"it would have {count:,} of them; the limit is {most:,}")
+    if size > most_bytes:
+        raise InvalidArgument(what, f"they would have {size:,} bytes together; the limit is {most_bytes:,}")

@@ -20,6 +20,7 @@ from penstock_server.model.registry import (
     Ref,
     Stage,
     VersionStatus,
+    check_all_aliases,
 )
 from penstock_server.model.runs import RunId, format_run_id
 from penstock_server.postgres import registry_events
@@ -245,6 +246,11 @@ _HOLDER = """
 SELECT v.version, v.run_id, a.moved_by, a.moved_ms
   FROM model_aliases a JOIN model_versions v ON v.id = a.version_id WHERE a.model_id = $1 AND a.alias = $2
 """
+# With one more.
+_ALIASES_THEN = """
+SELECT count(*) + 1, coalesce(sum(octet_length(alias)), 0) + octet_length($2::text) FROM model_aliases
+ WHERE model_id = $1
+"""
 _MOVE_ALIAS = f"""
 INSERT INTO model_aliases (model_id, workspace_id, alias, version_id, moved_by, moved_ms)
 SELECT $1, $2, $3, $4, $5, {NOW_MS}
@@ -259,12 +265,15 @@ async def move_alias(
 ) -> tuple[int, list[Happening]]:
     """Has an alias of a locked model name a version: the one that it named before (0: none), and the events.
 
-    Raises AliasMoved when it is not where `expected` says (0: nowhere; None: whatever it names).
+    Raises AliasMoved when it is not where `expected` says (0: nowhere; None: whatever it names); InvalidArgument when
+    the model has too many.
     """
     row = await _holder(conn, model, alias, expected)
     previous = row["version"] if row is not None else 0
     if previous == version.version:
         return previous, []
+    if row is None:
+        check_all_aliases(*await conn.fetchrow(_ALIASES_THEN, model.model_id, alias))
     await conn.execute(_MOVE_ALIAS, model.model_id, model.workspace_id, alias, version.id, caller.user)
     before = _at(row["version"], row["run_id"]) if row is not None else {}
     after = _at(version.version, version.run_id)

@@ -12,11 +12,15 @@ from collections.abc import Sequence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import NotFound
 from penstock_server.model.promotions import Promotion, PromotionState, Verdict, Wish, key
-from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy
+from penstock_server.model.registry import EventKind, Happening, ModelId, ModelRef, Policy, check_all_policies
 from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
 _POLICY = "SELECT target, gates, approvals FROM promotion_policies WHERE model_id = $1 AND target = $2"
+_POLICIES_BESIDE = """
+SELECT count(*), coalesce(sum(octet_length(target) + octet_length(array_to_string(gates, ''))), 0)
+  FROM promotion_policies WHERE model_id = $1 AND target <> $2
+"""
 _PUT_POLICY = """
 INSERT INTO promotion_policies (model_id, workspace_id, target, gates, approvals) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (model_id, target) DO UPDATE SET gates = excluded.gates, approvals = excluded.approvals
@@ -31,10 +35,12 @@ async def policy(conn: Connection, model: ModelRef, target: str) -> Policy | Non
 
 
 async def put_policy(conn: Connection, model: ModelRef, new: Policy) -> list[Happening]:
-    """Has a policy guard its target, instead of the one that does."""
+    """Has a policy guard its target, instead of the one that does. Raises InvalidArgument when there are too many."""
     old = await policy(conn, model, new.target)
     if old == new:
         return []
+    count, size = await conn.fetchrow(_POLICIES_BESIDE, model.model_id, new.target)
+    check_all_policies(count + 1, size + sum(len(each.encode()) for each in (new.target, *new.gates)))
     await conn.execute(_PUT_POLICY, model.model_id, model.workspace_id, new.target, list(new.gates), new.approvals)
     before = {} if old is None else _in_words(old)
     return [Happening(EventKind.POLICY_SET, 0, key(new.target), before, _in_words(new))]

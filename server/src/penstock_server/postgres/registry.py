@@ -5,7 +5,7 @@ Lock order: experiment, the files of a run, run, model, and the workspace's hist
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
 
@@ -169,6 +169,18 @@ SELECT $1, $2, t.key, t.value FROM unnest($3::text[], $4::text[]) AS t (key, val
 ON CONFLICT (model_id, key) DO UPDATE SET value = excluded.value
 """
 _DROP_TAGS = "DELETE FROM registered_model_tags WHERE model_id = $1 AND key = ANY($2)"
+
+
+_TAGS_BESIDE = """
+SELECT count(*), coalesce(sum(octet_length(key) + octet_length(value)), 0) FROM registered_model_tags
+ WHERE model_id = $1 AND key <> ALL($2)
+"""
+
+
+async def tags_beside(conn: Connection, model: ModelRef, keys: Collection[str]) -> tuple[int, int]:
+    """How many tags a locked model has beside these, and their bytes."""
+    count, size = await conn.fetchrow(_TAGS_BESIDE, model.model_id, list(keys))
+    return count, size
 
 
 async def put_tags(conn: Connection, model: ModelRef, tags: Mapping[str, str]) -> list[Happening]:

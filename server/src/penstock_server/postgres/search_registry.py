@@ -8,6 +8,8 @@ which index finds them. What is sorted by is a plain column wherever all have it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.registry import ModelId
 from penstock_server.model.search_tree import Entity, Field, Order, Query, Type
@@ -22,12 +24,43 @@ _LAST_CHANGED = Order(Field(Entity.ATTRIBUTE, "last_update_time", Type.TIME), de
 _OF_MODELS = " JOIN registered_models m ON m.id = v.model_id AND m.workspace_id = v.workspace_id"
 
 
+# What a page of entries may take in memory, about; what one takes at most decides how many surely fit.
+_PAGE_BYTES = 8 << 20
+_SURELY = {MODELS.table: 8, MODEL_VERSIONS.table: 32}
+_TAGS_OF_VERSION = "SELECT sum(octet_length(t.value)) FROM model_version_tags t WHERE t.version_id = "
+_SIZES = {
+    MODEL_VERSIONS.table: f"({_TAGS_OF_VERSION} w.id)",
+    MODELS.table: f"""coalesce((SELECT sum(octet_length(t.value)) FROM registered_model_tags t
+                               WHERE t.model_id = w.id), 0)
+       + coalesce((SELECT sum(octet_length(array_to_string(p.gates, ''))) FROM promotion_policies p
+                    WHERE p.model_id = w.id), 0)
+       + coalesce((SELECT sum(({_TAGS_OF_VERSION} v.id)) FROM generate_series(1, 4) s (stage)
+                    CROSS JOIN LATERAL (SELECT id FROM model_versions
+                                         WHERE model_id = w.id AND stage = s.stage ORDER BY version DESC LIMIT 1) v), 0)
+    """,
+}
+_FITTING = """
+SELECT count(*) FROM (
+    SELECT sum(coalesce(size, 0)) OVER (ORDER BY position) - coalesce(size, 0) AS before_it
+      FROM (SELECT w.position, {size} AS size FROM unnest($1::bigint[]) WITH ORDINALITY AS w (id, position)) s) s
+ WHERE before_it < $2
+"""
+
+
+async def _how_many(conn: Connection, noun: Noun, ids: Sequence[int]) -> int:
+    """How many of these, from the first on, can be loaded at once; one anyhow."""
+    if len(ids) <= _SURELY[noun.table]:
+        return len(ids)
+    found: int = await conn.fetchval(_FITTING.format(size=_SIZES[noun.table]), ids, _PAGE_BYTES)
+    return found
+
+
 async def search_models(
     conn: Connection, workspace_id: WorkspaceId, query: Query, limit: int, page_token: str
 ) -> tuple[list[ModelId], str]:
     """The models that `query` selects, and the token of the next page.
 
-    There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
+    There are `limit` at most, fewer where they are long, and the token is "" after the last. Raises InvalidPageToken.
     """
     ids, token = await _search(conn, MODELS, workspace_id, query, _BY_NAME, limit, page_token)
     return [ModelId(each) for each in ids], token
@@ -38,7 +71,7 @@ async def search_versions(
 ) -> tuple[list[int], str]:
     """The ids of the versions that `query` selects, and the token of the next page.
 
-    There are `limit` at most, and the token is "" after the last. Raises InvalidPageToken.
+    There are `limit` at most, fewer where they are long, and the token is "" after the last. Raises InvalidPageToken.
     """
     return await _search(conn, MODEL_VERSIONS, workspace_id, query, _LAST_CHANGED, limit, page_token)
 
@@ -79,4 +112,5 @@ async def _search(
         f" LIMIT {parameters.add(limit + 1)}",
         parameters,
     )
+    limit = await _how_many(conn, noun, [row[0] for row in rows[:limit]])
     return [row[0] for row in rows[:limit]], token_after(asked, rows, limit)
