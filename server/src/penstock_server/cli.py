@@ -148,9 +148,8 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
     )
     if removal.versions:
         named = ", ".join(removal.versions[:_NAMED]) + (", …" if removal.versions[_NAMED:] else "")
-        print(
-            f"{_count(len(removal.versions), 'version')} of models {'lost' if for_good else 'would lose'} files: {named}"
-        )
+        lost = "lost" if for_good else "would lose"
+        print(f"{_count(len(removal.versions), 'version')} of models {lost} files: {named}")
     if removal.trouble is not None:
         print("files are left in the store; any server removes them later, and so does this command")
         raise removal.trouble
