@@ -132,6 +132,7 @@ def test_export_parquet(penstock_, run: str, tmp_path: Path) -> None:
         (["metrics", "plot", "x", "loss"], "not a run id"),
         (["export", "x"], "not a run id"),
         (["export", "0" * 32, "--format", "parquet"], "--output"),
+        (["export", "0" * 32, "--output", "points.xlsx"], "only .csv and .parquet are written"),
     ],
 )
 def test_errors_are_a_sentence(

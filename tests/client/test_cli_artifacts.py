@@ -7,8 +7,11 @@ import uuid
 from pathlib import Path
 
 import pytest
+from peer import eventually
 
 import penstock
+from penstock import bars
+from penstock.cli import artifacts as commands
 from penstock.cli import main
 from servers import ServerProcess
 
@@ -133,3 +136,10 @@ def test_the_beginning_of_a_run_id_is_enough(artifacts, client: penstock.Client)
     assert error.startswith("penstock: 'abcdef' begins the ids of several runs: ")
     assert f"{first} (twin)" in error
     assert f"{second} (twin)" in error
+
+
+def test_what_waits_without_a_move_is_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bars, "_QUIET", 0.0)
+    monkeypatch.setattr(commands, "_TICK", 0.01)
+    with commands._progress(1, 2048):
+        eventually(lambda: capsys.readouterr().err.startswith("penstock: 1 file: 0 B of 2.0 KiB"))

@@ -370,7 +370,9 @@ def test_a_version_without_its_run_says_so(
     [
         (("show", "none"), "does not exist"),
         (("show", "none/3"), "does not exist"),
-        (("show", "none/x"), "names no version"),
+        (("show", "none/x"), "names no version: write models:/name/3, models:/name/Production, models:/name/latest or"),
+        (("show", "NAME/Staging"), "/Staging' does not exist; no version of it is in Staging"),
+        (("show", f"runs:/{'0' * 32}/model"), "is of a run, and names no version of a model"),
         (("promote", "NAME", "--alias", "champion"), "names no version: write"),
         (("promote", "NAME/1", "--alias", "latest"), "latest"),
         (("promote", "NAME/1", "--stage", "shop"), "is not one of None, Staging, Production, Archived"),

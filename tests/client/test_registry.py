@@ -340,3 +340,16 @@ def test_help_shows_what_callers_give() -> None:
     promote = penstock.Client("127.0.0.1:9").registry.promote
     assert next(iter(inspect.signature(promote).parameters)) == "name"
     assert str(inspect.signature(promote)).endswith("-> 'PromotionResult'")
+
+
+def test_what_is_no_version_is_named(client: penstock.Client) -> None:
+    registry: Any = client.registry
+    for call in (
+        lambda: registry.set_alias("iris", "x", "1"),
+        lambda: registry.get_version("iris", "1"),
+        lambda: registry.promote("iris", "1", alias="x"),
+    ):
+        with pytest.raises(TypeError, match="version is to be a whole number, such as 3, and is '1'"):
+            call()
+    with pytest.raises(TypeError, match="ref is to be text, such as 'models:/iris/3', and is 5"):
+        registry.resolve(5)

@@ -332,7 +332,7 @@ def test_a_run_shows_what_did_not_arrive(
     assert main(["runs", "show", run.id, "--url", server.grpc_address]) == 0
     out = capsys.readouterr().out
     assert [line.split() for line in out.splitlines() if "1,234" in line or "5 records" in line] == [
-        ["refused", "1,234", "values,", "params", "and", "tags"],
+        ["refused", "1,234", "values,", "params,", "tags", "and", "files"],
         ["lost", "5", "records"],
     ]
 

@@ -602,3 +602,16 @@ def test_one_that_somebody_owns_is_nobody_elses(nowhere: str, spool_root: Path) 
     assert sync.sync([spool_root]) == []
     mine.release()
     assert sync.send(directory.with_name("none")) is None
+
+
+def test_in_a_file_a_line_tells_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "_QUIET", 0.0)
+    progress = spools._Progress()
+    for _ in range(3):
+        progress.records("abc", 1, 2000)
+    assert capsys.readouterr().err == "penstock: run abc: 1 of 2,000 records sent\n"
+    progress.over()
+    progress.files("abc", 1024, 2048)
+    assert capsys.readouterr().err == "penstock: run abc: 1.0 KiB of 2.0 KiB of files sent\n"

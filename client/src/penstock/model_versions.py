@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import operator
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -152,7 +153,7 @@ def create_version(
 
 def get_version(name: str, version: int) -> Flow[ModelVersion]:
     """One version by its number. Raises NotFound."""
-    message = pb.GetModelVersionRequest(name=name, version=version)
+    message = pb.GetModelVersionRequest(name=name, version=numbered(version))
     return version_of((yield request(REGISTRY, "GetModelVersion", message)).version)
 
 
@@ -162,6 +163,8 @@ def resolve(ref: str) -> Flow[ModelVersion]:
     `models:/iris/3`, `models:/iris@champion`, `models:/iris/Production` (the newest in that stage) or
     `models:/iris/latest` (the newest of all); also without `models:/`.
     """
+    if not isinstance(ref, str):
+        raise TypeError(f"ref is to be text, such as 'models:/iris/3', and is {ref!r}")
     message = pb.ResolveModelVersionRequest(ref=ref)
     return version_of((yield request(REGISTRY, "ResolveModelVersion", message)).version)
 
@@ -211,7 +214,7 @@ def update_version(
     """
     wire = None if status is None else ModelVersionStatus.of(status).wire
     message = pb.UpdateModelVersionRequest(
-        name=name, version=version, description=description, status=wire, status_message=status_message
+        name=name, version=numbered(version), description=description, status=wire, status_message=status_message
     )
     return version_of((yield request(REGISTRY, "UpdateModelVersion", message)).version)
 
@@ -221,18 +224,18 @@ def delete_version(name: str, version: int) -> Flow[None]:
 
     Raises NotFound.
     """
-    yield request(REGISTRY, "DeleteModelVersion", pb.DeleteModelVersionRequest(name=name, version=version))
+    yield request(REGISTRY, "DeleteModelVersion", pb.DeleteModelVersionRequest(name=name, version=numbered(version)))
 
 
 def set_version_tags(name: str, version: int, tags: Mapping[str, object]) -> Flow[None]:
     """Set tags of a version, as text, replacing those of the same key. Raises NotFound."""
-    message = pb.SetModelVersionTagsRequest(name=name, version=version, tags=as_texts(tags))
+    message = pb.SetModelVersionTagsRequest(name=name, version=numbered(version), tags=as_texts(tags))
     yield request(REGISTRY, "SetModelVersionTags", message)
 
 
 def delete_version_tags(name: str, version: int, keys: Sequence[str]) -> Flow[None]:
     """Remove tags of a version. Raises NotFound, and removes none, when one of them is not there."""
-    message = pb.DeleteModelVersionTagsRequest(name=name, version=version, keys=listed(keys))
+    message = pb.DeleteModelVersionTagsRequest(name=name, version=numbered(version), keys=listed(keys))
     yield request(REGISTRY, "DeleteModelVersionTags", message)
 
 
@@ -243,7 +246,7 @@ def set_stage(name: str, version: int, stage: ModelStage | str, *, archive_other
     transaction. Raises NotFound, Guarded.
     """
     message = pb.TransitionStageRequest(
-        name=name, version=version, stage=ModelStage.of(stage).wire, archive_others=archive_others
+        name=name, version=numbered(version), stage=ModelStage.of(stage).wire, archive_others=archive_others
     )
     return version_of((yield request(REGISTRY, "TransitionStage", message)).version)
 
@@ -254,7 +257,7 @@ def set_alias(name: str, alias: str, version: int, *, expected: int | None = Non
     With `expected` it is moved only if it names that version now (0: none); else AliasMoved tells who has moved it,
     when, and to what. None: whatever it names. Raises NotFound, Guarded, too.
     """
-    message = pb.SetAliasRequest(name=name, alias=alias, version=version, expected=expected)
+    message = pb.SetAliasRequest(name=name, alias=alias, version=numbered(version), expected=expected)
     previous: int = (yield request(REGISTRY, "SetAlias", message)).previous
     return previous
 
@@ -267,6 +270,14 @@ def delete_alias(name: str, alias: str, *, expected: int | None = None) -> Flow[
     message = pb.DeleteAliasRequest(name=name, alias=alias, expected=expected)
     previous: int = (yield request(REGISTRY, "DeleteAlias", message)).previous
     return previous
+
+
+def numbered(version: int) -> int:
+    """The number of a version. Raises TypeError, which says so: protobuf does not say of which argument."""
+    try:
+        return operator.index(version)
+    except TypeError:
+        raise TypeError(f"version is to be a whole number, such as 3, and is {version!r}") from None
 
 
 def page_size(limit: int | None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from penstock.calls import REGISTRY, Flow, listed, request
-from penstock.model_versions import ModelStage, ModelVersion, Named, page_size, target, version_of
+from penstock.model_versions import ModelStage, ModelVersion, Named, numbered, page_size, target, version_of
 from penstock.v1 import registry_pb2 as pb
 
 
@@ -184,7 +184,7 @@ def promote(
     """
     message = pb.PromoteRequest(
         name=name,
-        version=version,
+        version=numbered(version),
         target=target(alias, stage),
         gates=listed(gates),
         expected=expected,
@@ -237,7 +237,7 @@ def request_promotion(
     """
     message = pb.RequestPromotionRequest(
         name=name,
-        version=version,
+        version=numbered(version),
         target=target(alias, stage),
         gates=listed(gates),
         comment=comment,

@@ -256,7 +256,7 @@ class Loaded:
         shown["artifacts_root"] = self.settings.store.uri()
         shown |= {name: value.human_readable() for name, value in shown.items() if isinstance(value, ByteSize)}
         return [
-            f"{name:<22} {'automatic' if value is None else value}  ({self.sources[name]})"
+            f"{name:<22} {'not set' if value is None else value}  ({self.sources[name]})"
             for name, value in shown.items()
         ]
 

@@ -22,6 +22,8 @@ from penstock.cli.tables import table
 from penstock.client import Client
 from penstock.paths import artifact_directory, files_below
 
+_TICK = 0.5  # seconds
+
 
 def ls(args: argparse.Namespace) -> None:
     """What is in a directory of a run, or a single file."""
@@ -134,4 +136,17 @@ def _progress(files: int, total: int) -> Iterator[Callable[[int], None]]:
                 done += count
                 bar.show(what, done, total)
 
-        yield moved
+        over = threading.Event()
+        # What waits for a store that is away moves nothing, and is shown, too.
+        ticking = threading.Thread(target=lambda: _tick(over, lambda: moved(0)), daemon=True)
+        ticking.start()
+        try:
+            yield moved
+        finally:
+            over.set()
+            ticking.join()
+
+
+def _tick(over: threading.Event, tell: Callable[[], None]) -> None:
+    while not over.wait(_TICK):
+        tell()

@@ -10,6 +10,7 @@ import math
 import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from penstock.bars import count_of, files_of
@@ -77,7 +78,7 @@ def runs_show(args: argparse.Namespace) -> None:
         ["commit", run.git_commit],
         ["parent", run.parent_run_id or ""],
         ["files", files],
-        ["refused", f"{run.refused_records:,} values, params and tags" if run.refused_records else ""],
+        ["refused", f"{run.refused_records:,} values, params, tags and files" if run.refused_records else ""],
         ["lost", count_of(run.lost_records, "record") if run.lost_records else ""],
     ]
     print(table([], [row for row in told if row[1]]))
@@ -137,8 +138,8 @@ def runs_restore(args: argparse.Namespace) -> None:
             print(f"run {run_id}: restored", file=sys.stderr)
 
 
-def metrics_plot(args: argparse.Namespace) -> None:
-    """`penstock metrics plot`."""
+def metrics_plot(args: argparse.Namespace) -> int:
+    """`penstock metrics plot`. Returns 1 when there is nothing to be drawn."""
     width = args.width or shutil.get_terminal_size((100, 24)).columns
     with Client(args.url) as client:
         runs = references.run_ids(client, (args.run, *args.more_runs))
@@ -148,11 +149,12 @@ def metrics_plot(args: argparse.Namespace) -> None:
         print(f"penstock: run {run} has no points of {name!r} there", file=sys.stderr)
     if found:
         print(plot(*found, width=width, height=args.height, colour=sys.stdout.isatty()))
+    return 0 if found else 1
 
 
 def export(args: argparse.Namespace) -> None:
     """`penstock export`."""
-    kind = args.format or ("parquet" if str(args.output).endswith((".parquet", ".pq")) else "csv")
+    kind = args.format or _format_of(args.output)
     with Client(args.url) as client:
         histories = exports.histories(client, references.run_ids(client, args.runs), args.metric)
         if kind == "parquet":
@@ -165,6 +167,16 @@ def export(args: argparse.Namespace) -> None:
             with open(args.output, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123  as it was typed
                 points = exports.write_csv(histories, file)
     print(count_of(points, "point"), file=sys.stderr)
+
+
+def _format_of(output: str | None) -> str:
+    """As the file is called. Raises ValueError for what would be taken for something else."""
+    ending = "" if output is None else Path(output).suffix.lower()
+    if ending in (".parquet", ".pq"):
+        return "parquet"
+    if ending in ("", ".csv", ".txt"):
+        return "csv"
+    raise ValueError(f"{output}: only .csv and .parquet are written; --format says which, whatever the file is called")
 
 
 def artifacts_ls(args: argparse.Namespace) -> None:

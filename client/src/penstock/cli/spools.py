@@ -8,9 +8,10 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from penstock import sync as spools
 from penstock.bars import count_of, files_of, is_terminal, say, size_of
@@ -22,6 +23,8 @@ from penstock.spool import owner, places
 from penstock.spool.stored import Stored
 
 _PATHS = 5  # that are told
+_QUIET = 1.0  # seconds before anything is told
+_IN_A_FILE = 10.0  # seconds between lines where they are not overwritten
 
 
 def sync(args: argparse.Namespace) -> int:
@@ -34,14 +37,28 @@ def sync(args: argparse.Namespace) -> int:
     if args.drop is not None:
         return _drop(roots, args.drop, sure=args.yes)
     logging.getLogger("penstock").addHandler(logging.NullHandler())  # what it tells is told here
+    progress = _Progress()
+
+    def each(tell: Callable[[Any], None]) -> Callable[[Any], None]:
+        def telling(outcome: Any) -> None:
+            progress.over()
+            tell(outcome)
+
+        return telling
+
     outcomes = spools.sync(
-        roots, url=args.url, force=args.take_over, timeout=args.timeout, told=_progress, each=_told_outcome
+        roots,
+        url=args.url,
+        force=args.take_over,
+        timeout=args.timeout,
+        told=progress.records,
+        each=each(_told_outcome),
     )
     met = {outcome.directory for outcome in outcomes}
     owned = [directory for root in roots for directory in spools.unsent(root) if directory not in met]
     for directory in owned:
         _say(directory, f"NOT sent: {_owned_by(directory)}, and sends it; --take-over sends it now")
-    files = left.sync(roots, url=args.url, timeout=args.timeout, told=_files_progress, each=_told_files)
+    files = left.sync(roots, url=args.url, timeout=args.timeout, told=progress.files, each=each(_told_files))
     met |= {outcome.directory for outcome in files}
     for directory in (each for root in roots for each in left.unsent(root) if each not in met):
         owned.append(directory)
@@ -67,7 +84,6 @@ def sync(args: argparse.Namespace) -> int:
 
 def _told_outcome(outcome: spools.Outcome) -> None:
     """A line: what it was, what became of it, what is wrong, what to do."""
-    _progress("", 0, 0)
     told = count_of(outcome.records, "record")
     if outcome.done:
         text = f"sent, {told}" + (f"; BUT {outcome.problem}" if outcome.problem else "")
@@ -84,7 +100,6 @@ def _told_outcome(outcome: spools.Outcome) -> None:
 
 def _told_files(outcome: left.Outcome) -> None:
     """A line, as of records."""
-    _progress("", 0, 0)
     texts = [f"sent, {files_of(outcome.files, outcome.bytes)}"] if outcome.files else []
     if outcome.left:
         texts.append(f"NOT sent: {files_of(outcome.left, outcome.left_bytes)} left in {outcome.directory}")
@@ -159,15 +174,33 @@ def _owned_by(directory: Path) -> str:
     return f"process {told.pid} on {told.host} has it" if told is not None else "another process has it"
 
 
-def _progress(run_id: str, acked: int, count: int) -> None:
-    """On a terminal, one line that is overwritten; empty at the end."""
-    if is_terminal():
-        say(f"run {run_id}: {acked:,} of {count:,} records sent" if run_id else "", last=not run_id)
+class _Progress:
+    """On a terminal, one line that is overwritten; else one after a second, and every ten seconds."""
 
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _QUIET
 
-def _files_progress(run_id: str, sent: int, total: int) -> None:
-    if is_terminal():
-        say(f"run {run_id}: {size_of(sent)} of {size_of(total)} of files sent", last=False)
+    def records(self, run_id: str, acked: int, count: int) -> None:
+        """So many are sent."""
+        self._say(f"run {run_id}: {acked:,} of {count:,} records sent")
+
+    def files(self, run_id: str, sent: int, total: int) -> None:
+        """So many bytes of them are sent."""
+        self._say(f"run {run_id}: {size_of(sent)} of {size_of(total)} of files sent")
+
+    def over(self) -> None:
+        """Of one: before what became of it is told."""
+        self._next = time.monotonic() + _QUIET
+        if is_terminal():
+            say("", last=True)
+
+    def _say(self, line: str) -> None:
+        now = time.monotonic()
+        if is_terminal():
+            say(line, last=False)
+        elif now >= self._next:
+            self._next = now + _IN_A_FILE
+            say(f"penstock: {line}", last=False)
 
 
 def _list(roots: Sequence[Path]) -> int:

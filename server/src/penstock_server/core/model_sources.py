@@ -92,8 +92,10 @@ async def resolve(conn: Connection, workspace_id: WorkspaceId, ref: Ref) -> Mode
         await registry.locate(conn, workspace_id, ref.name)
         if ref.alias is not None:
             raise NotFound("alias", f"{ref.name}@{ref.alias}")
-        which = ref.version or (ref.stage.label if ref.stage else "latest")
-        raise NotFound("model version", f"{ref.name}/{which}")
+        if ref.version:
+            raise NotFound("model version", f"{ref.name}/{ref.version}")
+        which, there = (ref.stage.label, f"in {ref.stage.label}") if ref.stage else ("latest", "there")
+        raise NotFound("model version", f"{ref.name}/{which}", f"no version of it is {there}")
     return found
 
 

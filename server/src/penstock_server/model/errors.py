@@ -69,8 +69,9 @@ class InvalidPageToken(InvalidArgument):
 class NotFound(PenstockError):
     """There is no such thing."""
 
-    def __init__(self, kind: str, key: object) -> None:
-        super().__init__(f"{kind} {key!r} does not exist" if isinstance(key, str) else f"{kind} {key} does not exist")
+    def __init__(self, kind: str, key: object, hint: str = "") -> None:
+        named = repr(key) if isinstance(key, str) else key
+        super().__init__(f"{kind} {named} does not exist" + (f"; {hint}" if hint else ""))
         self.kind = kind
         self.key = key
 

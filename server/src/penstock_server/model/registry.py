@@ -213,6 +213,8 @@ class Ref:
 def parse_ref(text: str, where: str = "ref") -> Ref:
     """`models:/name/3`, `…/Production`, `…/latest`, `…@alias`; also without `models:/`. Raises InvalidArgument."""
     check_text(where, text, NAME_LIMIT + ALIAS_LIMIT + len("models://"), empty=False)
+    if is_of_run(text):
+        raise InvalidArgument(where, f"{text[:80]!r} is of a run, and names no version of a model")
     name, slash, which = text.removeprefix("models:/").partition("/")
     if slash:
         check_name(name, where)
@@ -227,7 +229,9 @@ def parse_ref(text: str, where: str = "ref") -> Ref:
         if at:
             return Ref(check_name(name, where), alias=check_alias(alias, where))
     raise InvalidArgument(
-        where, f"{text[:80]!r} names no version: write models:/name/3, models:/name/Production or models:/name@alias"
+        where,
+        f"{text[:80]!r} names no version: write models:/name/3, models:/name/Production, models:/name/latest or "
+        "models:/name@alias",
     )
 
 
