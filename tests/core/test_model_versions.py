@@ -12,6 +12,7 @@ from registering import ANN, BOB, ELSEWHERE, Desk, told
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import (
     AliasMoved,
+    AlreadyExists,
     FailedPrecondition,
     Guarded,
     InvalidArgument,
@@ -20,6 +21,7 @@ from penstock_server.model.errors import (
 )
 from penstock_server.model.registry import EventKind, ModelVersion, NewVersion, Ref, Stage, VersionStatus
 from penstock_server.model.runs import format_run_id, new_run_id
+from penstock_server.postgres import database, registry, runs
 from penstock_server.postgres.database import Database
 
 TASKS = 50
@@ -194,10 +196,10 @@ async def test_the_same_request_makes_one_version(desk: Desk) -> None:
     made = await desk.versions.create(ANN, new)
     assert await desk.versions.create(ANN, new) == made
     assert (await desk.version(request_id="2")).version == 2
-    assert (await desk.version("lily", request_id="1")).version == 1
+    assert await desk.version("lily", request_id="1") == made  # the same request, whatever the model is called
     await desk.runs.delete(ANN, run.id, force=True)
     assert (await desk.versions.create(ANN, new)).id == made.id
-    assert len(await desk.history(kinds=[EventKind.VERSION_CREATED])) == 3
+    assert len(await desk.history(kinds=[EventKind.VERSION_CREATED])) == 2
 
 
 async def test_the_same_request_at_once_makes_one_version(desk: Desk) -> None:
@@ -509,3 +511,42 @@ async def test_what_is_guarded_is_left_but_not_reached(desk: Desk, db: Database)
     await desk.versions.move_stage(ANN, "iris", 2, Stage.STAGING)
     assert (await desk.versions.move_stage(ANN, "iris", 1, Stage.ARCHIVED)).stage is Stage.ARCHIVED
     assert await desk.versions.delete_alias(ANN, "iris", "champion") == 1
+
+
+async def test_who_waits_for_a_model_keeps_nobody_from_the_run(desk: Desk) -> None:
+    run = await desk.run("model")
+    await desk.of_run(run)
+    async with desk.db.transaction() as conn:
+        await registry.lock(conn, ANN.workspace_id, "iris")
+        pid = await conn.fetchval("SELECT pg_backend_pid()")
+        creating = asyncio.create_task(desk.of_run(run))
+        while not await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))", pid
+        ):
+            await asyncio.sleep(0.01)
+        async with desk.db.transaction() as other:
+            await database.limit_locks(other, 0.2)
+            await runs.lock_active(other, ANN.workspace_id, run.id)
+            await runs.hold_files(other, ANN.workspace_id, run.id)
+    assert (await creating).version == 2
+
+
+async def test_a_request_after_a_renaming_makes_no_second_version(desk: Desk) -> None:
+    made = await desk.version(request_id="again")
+    await desk.models.update(ANN, "iris", new_name="lily")
+    again = await desk.version(request_id="again")
+    assert (again.id, again.name, again.version) == (made.id, "lily", 1)
+    with pytest.raises(NotFound):
+        await desk.models.get(ANN, "iris")
+
+
+async def test_crossed_renamings_wait_for_each_other(desk: Desk) -> None:
+    await desk.models.create(ANN, "a")
+    await desk.models.create(ANN, "b")
+    for _ in range(20):
+        outcomes = await asyncio.gather(
+            desk.models.update(ANN, "a", new_name="b"),
+            desk.models.update(BOB, "b", new_name="a"),
+            return_exceptions=True,
+        )
+        assert [type(each) for each in outcomes] == [AlreadyExists] * 2

@@ -85,6 +85,8 @@ class Artifacts:
         """
         check_path(path)
         async with self._db.waiting() as conn:
+            if force:
+                await model_sources.lock_models_of_run(conn, caller, run_id)
             run = await runs.hold_files(conn, caller.workspace_id, run_id)
             deleted = await artifacts.delete(conn, run, path)
             if not deleted:

@@ -111,6 +111,8 @@ class Experiments:
         Raises FailedPrecondition when versions of models stand on one of the runs, unless `force`.
         """
         async with self._db.waiting() as conn:
+            if force:
+                await model_sources.lock_models_of_experiment(conn, caller, experiment_id)
             if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.DELETED):
                 await model_sources.leave_experiment(conn, caller, experiment_id, force=force)
                 await changes.notify_experiment(conn, caller.workspace_id, experiment_id)

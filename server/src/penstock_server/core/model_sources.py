@@ -99,6 +99,18 @@ async def resolve(conn: Connection, workspace_id: WorkspaceId, ref: Ref) -> Mode
     return found
 
 
+async def lock_models_of_run(conn: Connection, caller: Caller, run_id: RunId) -> None:
+    """Locks the models that stand on it, before anything of the run: see the order of locks in postgres/registry.py."""
+    found = await model_sources.on_run(conn, caller.workspace_id, run_id)
+    await registry.lock_all(conn, caller.workspace_id, sorted({each.model_id for each in found}))
+
+
+async def lock_models_of_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId) -> None:
+    """As `lock_models_of_run`, for all of its runs."""
+    found = await model_sources.models_of_experiment(conn, caller.workspace_id, experiment_id)
+    await registry.lock_all(conn, caller.workspace_id, found)
+
+
 async def leave_run(conn: Connection, caller: Caller, run_id: RunId, *, force: bool) -> None:
     """Call it once a run is marked deleted. Raises FailedPrecondition when versions stand on it, unless `force`."""
     found = await model_sources.on_run(conn, caller.workspace_id, run_id)

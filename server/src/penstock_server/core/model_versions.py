@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
-from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
+from penstock_server.model.errors import FailedPrecondition, InvalidArgument
 from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
@@ -49,15 +49,12 @@ class ModelVersions:
         check_text("request_id", new.request_id, REQUEST_ID_LIMIT)
         new = model_sources.read(new)
         async with self._db.waiting() as conn:
-            model = await registry.find(conn, caller.workspace_id, new.name)
-            if model is None and not new.create_model:
-                raise NotFound("registered model", new.name)
-            if model is not None and (made := await _made_before(conn, model, new)):
+            if made := await _made_before(conn, caller, new):
+                return made
+            model, happened = await _lock_or_add(conn, caller, new)
+            if made := await _made_before(conn, caller, new):  # by another in the meantime
                 return made
             new = await model_sources.hold(conn, caller, new)
-            model, happened = await _lock_or_add(conn, caller, new)
-            if made := await _made_before(conn, model, new):  # by another in the meantime
-                return made
             number, added = await model_versions.add(conn, caller, model, new)
             happened += added
             if new.tags:
@@ -118,14 +115,10 @@ class ModelVersions:
         if status_message is not None:
             check_text("status_message", status_message, MESSAGE_LIMIT)
         async with self._db.waiting() as conn:
-            if status is VersionStatus.READY:  # before the model: see the order of locks in postgres/registry.py
-                before = await model_versions.load_one(
-                    conn, await registry.locate(conn, caller.workspace_id, name), version
-                )
-                if before.status is not status:
-                    await model_sources.hold_bytes(conn, caller, before)
             model = await registry.lock(conn, caller.workspace_id, name)
             old = await model_versions.load_one(conn, model, version)
+            if status is VersionStatus.READY and old.status is not status:
+                await model_sources.hold_bytes(conn, caller, old)
             status = old.status if status is None else status
             if status is VersionStatus.PENDING and old.status is not VersionStatus.PENDING:
                 raise FailedPrecondition(f"{name} version {version} is {old.status.label} and never pending again")
@@ -220,12 +213,12 @@ def _check_expected(expected: int | None) -> None:
         check_version(expected, "expected")
 
 
-async def _made_before(conn: Connection, model: ModelRef, new: NewVersion) -> ModelVersion | None:
-    """The version that an earlier request with the same id made."""
+async def _made_before(conn: Connection, caller: Caller, new: NewVersion) -> ModelVersion | None:
+    """The version that an earlier request with the same id made, whatever its model is called by now."""
     if not new.request_id:
         return None
-    made = await model_versions.requested(conn, model, new.request_id)
-    found = [] if made is None else await model_versions.load(conn, model.workspace_id, [made])
+    made = await model_versions.requested(conn, caller.workspace_id, new.request_id)
+    found = [] if made is None else await model_versions.load(conn, caller.workspace_id, [made])
     return found[0] if found else None
 
 

@@ -85,7 +85,7 @@ class Registry:
         if description is not None:
             check_text("description", description, DESCRIPTION_LIMIT)
         async with self._db.waiting() as conn:
-            model = await registry.lock(conn, caller.workspace_id, name)
+            model = await registry.lock_for_renaming(conn, caller.workspace_id, name, new_name or name)
             if new_name not in (None, name) and (guarded := await registry.guarded(conn, model)):
                 # The policies would go along, and who follows the old name be sent to a model without any.
                 raise FailedPrecondition(

@@ -174,6 +174,8 @@ class Runs:
         Raises FailedPrecondition when versions of models stand on it, unless `force`.
         """
         async with self._db.waiting() as conn:
+            if force:
+                await model_sources.lock_models_of_run(conn, caller, run_id)
             ref = await runs.locate(conn, caller.workspace_id, run_id)
             if await runs.set_lifecycle(conn, ref, Lifecycle.DELETED):
                 await model_sources.leave_run(conn, caller, run_id, force=force)

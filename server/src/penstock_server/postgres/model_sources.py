@@ -85,6 +85,19 @@ async def on_experiment(conn: Connection, workspace_id: WorkspaceId, experiment_
     return [Standing(*row) for row in await conn.fetch(_ON_EXPERIMENT, workspace_id, experiment_id)]
 
 
+_MODELS_OF_EXPERIMENT = """
+SELECT DISTINCT v.model_id FROM model_versions v JOIN runs r ON r.id = v.run_id
+ WHERE v.workspace_id = $1 AND r.workspace_id = $1 AND r.experiment_id = $2
+"""
+
+
+async def models_of_experiment(
+    conn: Connection, workspace_id: WorkspaceId, experiment_id: ExperimentId
+) -> list[ModelId]:
+    """Those with versions that come from a run of it, deleted or not."""
+    return [ModelId(row[0]) for row in await conn.fetch(_MODELS_OF_EXPERIMENT, workspace_id, experiment_id)]
+
+
 async def still(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[int]) -> list[Standing]:
     """Those of these versions that are there."""
     return [Standing(*row) for row in await conn.fetch(_STILL, workspace_id, ids)]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import asyncpg
+
 from penstock_server.model.access import Caller, WorkspaceId
-from penstock_server.model.errors import AliasMoved, NotFound
+from penstock_server.model.errors import AliasMoved, NotFound, Unavailable
 from penstock_server.model.registry import (
     EventKind,
     Happening,
@@ -38,21 +40,29 @@ RETURNING id
 
 
 async def add(conn: Connection, caller: Caller, model: ModelRef, new: NewVersion) -> tuple[int, list[Happening]]:
-    """Makes the next version of a locked model, without its tags: its number."""
+    """Makes the next version of a locked model, without its tags: its number.
+
+    Raises Unavailable when the same request has just made one of another model, after which the transaction is over.
+    """
     version: int = await conn.fetchval(_NUMBER, model.model_id)
-    await conn.execute(
-        _ADD,
-        model.model_id,
-        model.workspace_id,
-        version,
-        new.run_id,
-        new.path,
-        new.source,
-        new.status,
-        new.description,
-        caller.user,
-        new.request_id or None,
-    )
+    try:
+        await conn.execute(
+            _ADD,
+            model.model_id,
+            model.workspace_id,
+            version,
+            new.run_id,
+            new.path,
+            new.source,
+            new.status,
+            new.description,
+            caller.user,
+            new.request_id or None,
+        )
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "model_versions_request":
+            raise
+        raise Unavailable("this request is being answered already; nothing was changed", 0.1) from error
     after = {
         "source": new.source,
         "run_id": format_run_id(new.run_id) if new.run_id else "",
@@ -63,12 +73,12 @@ async def add(conn: Connection, caller: Caller, model: ModelRef, new: NewVersion
     return version, [Happening(EventKind.VERSION_CREATED, version, after=after)]
 
 
-_REQUESTED = "SELECT id FROM model_versions WHERE model_id = $1 AND request_id = $2"
+_REQUESTED = "SELECT id FROM model_versions WHERE workspace_id = $1 AND request_id = $2"
 
 
-async def requested(conn: Connection, model: ModelRef, request_id: str) -> int | None:
+async def requested(conn: Connection, workspace_id: WorkspaceId, request_id: str) -> int | None:
     """The id of the version that this request made, None when it made none."""
-    found: int | None = await conn.fetchval(_REQUESTED, model.model_id, request_id)
+    found: int | None = await conn.fetchval(_REQUESTED, workspace_id, request_id)
     return found
 
 

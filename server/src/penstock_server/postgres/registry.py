@@ -1,6 +1,8 @@
 """Registered models in PostgreSQL. Every function works in the caller's transaction.
 
-Lock order: experiment, the files of a run, run, model, and the workspace's history (registry_events.add) last.
+Lock order: model, experiment, the files of a run, run, and the workspace's history (registry_events.add) last. So
+whoever waits for a model keeps nobody from a run; what is deleted by force is so after the models that stand on it are
+locked (core/model_sources.py).
 """
 
 from __future__ import annotations
@@ -64,6 +66,18 @@ async def lock(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelR
     """Keeps others from changing a model and all it has until the transaction ends. Raises NotFound."""
     found = await conn.fetchval(_LOCK, workspace_id, name)
     return _require(None if found is None else ModelRef(workspace_id, ModelId(found), name), name)
+
+
+_LOCK_NAMES = """
+SELECT id, name FROM registered_models WHERE workspace_id = $1 AND name = ANY($2) ORDER BY name FOR NO KEY UPDATE
+"""
+
+
+async def lock_for_renaming(conn: Connection, workspace_id: WorkspaceId, name: str, new_name: str) -> ModelRef:
+    """As `lock`, and whichever is called as it is to be, in an order that is the same for all. Raises NotFound."""
+    rows = await conn.fetch(_LOCK_NAMES, workspace_id, [name, new_name])
+    found = next((ModelRef(workspace_id, ModelId(row[0]), name) for row in rows if row[1] == name), None)
+    return _require(found, name)
 
 
 def _require(model: ModelRef | None, name: str) -> ModelRef:

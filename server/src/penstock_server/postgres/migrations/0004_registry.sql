@@ -43,7 +43,7 @@ CREATE TABLE model_versions (
     request_id     text,
     UNIQUE (model_id, version)
 );
-CREATE UNIQUE INDEX model_versions_request ON model_versions (model_id, request_id) WHERE request_id IS NOT NULL;
+CREATE UNIQUE INDEX model_versions_request ON model_versions (workspace_id, request_id) WHERE request_id IS NOT NULL;
 CREATE INDEX model_versions_newest ON model_versions (workspace_id, updated_ms DESC, id DESC);
 CREATE INDEX model_versions_created ON model_versions (workspace_id, created_ms DESC, id DESC);
 CREATE INDEX model_versions_run ON model_versions (workspace_id, run_id) WHERE run_id IS NOT NULL;
