@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from penstock_server.blobs import confined
 from penstock_server.blobs.local import LocalStore
 from penstock_server.blobs.store import Object, Store
 from penstock_server.model.artifacts import MIB, LocalRoot, Part
@@ -233,6 +234,35 @@ async def test_what_was_answered_is_on_the_disk(store: LocalStore, root: Path, m
     told.clear()
     await store.delete(["1/a/file"])
     assert told == ["1/a"]
+
+
+def test_what_is_known_of_directories_is_forgotten_when_one_is_removed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may have its number before the call that removes it returns: here that stays, and is the other, too."""
+    (root / "there/gone").mkdir(parents=True)
+    kept, here = confined.Kept(), os.open(root / "there", os.O_RDONLY)
+    sync, rmdir, removed, go, synced = os.fsync, os.rmdir, threading.Event(), threading.Event(), []
+
+    def remove(name: str, **options: int) -> None:
+        rmdir(name, **options)
+        removed.set()
+        assert go.wait(20)
+
+    kept.keep(here, here)
+    monkeypatch.setattr(os, "rmdir", remove)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(file) or sync(file))
+    removing = threading.Thread(target=confined.remove, args=(str(root), ["there", "gone", "file"], kept))
+    removing.start()
+    assert removed.wait(20)
+    keeping = threading.Thread(target=kept.keep, args=(here, here))
+    keeping.start()
+    keeping.join(0.2)  # now it would be too early
+    go.set()
+    for thread in (removing, keeping):
+        thread.join(20)
+    assert synced.count(here) == 1
+    os.close(here)
 
 
 async def test_of_many_objects_each_fails_for_itself(store: LocalStore, root: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -36,24 +37,35 @@ def names(path: str) -> list[str]:
 class Kept:
     """Directories of which this process knows that they are on the disk to stay, by device and inode.
 
-    A file in a directory takes two calls of fsync, and not two more for each directory above it.
+    A file in a directory takes two calls of fsync, and not two more for each directory above it. Of a directory that
+    another process removes, and whose inode a new one gets at once, nothing is heard.
     """
 
     def __init__(self) -> None:
         self._found: set[tuple[int, int]] = set()
+        self._removals = 0
+        self._lock = threading.Lock()
 
     def keep(self, directory: int, parent: int) -> None:
         """Puts the directory's name to the disk, also when it was there: who has made it may not have come to this."""
         found = os.fstat(directory)
-        if (found.st_dev, found.st_ino) not in self._found:
-            os.fsync(parent)
-            if len(self._found) >= _KEPT:
-                self._found.clear()
-            self._found.add((found.st_dev, found.st_ino))
+        with self._lock:
+            if (found.st_dev, found.st_ino) in self._found:
+                return
+            before = self._removals
+        os.fsync(parent)
+        with self._lock:
+            if self._removals == before:  # else it may have been this one
+                if len(self._found) >= _KEPT:
+                    self._found.clear()
+                self._found.add((found.st_dev, found.st_ino))
 
-    def forget(self) -> None:
-        """One was removed: its number may be another's soon."""
-        self._found.clear()
+    def remove(self, name: str, parent: int) -> None:
+        """Removes a directory, and knows nothing of its number when that can be another's. Raises OSError."""
+        with self._lock:
+            os.rmdir(name, dir_fd=parent)
+            self._removals += 1
+            self._found.clear()
 
 
 @contextmanager
@@ -144,8 +156,7 @@ def remove(root: str, path: Sequence[str], kept: Kept) -> None:
         try:
             with directory(root, path[: depth - 1]) as parent:
                 if depth < len(path):
-                    os.rmdir(path[depth - 1], dir_fd=parent)
-                    kept.forget()
+                    kept.remove(path[depth - 1], parent)
                     continue
                 with suppress(FileNotFoundError):
                     os.unlink(path[-1], dir_fd=parent)
