@@ -14,7 +14,7 @@ from penstock_server.blobs.store import Object
 from penstock_server.core import batches, beating, ledger
 from penstock_server.core.ledger import Ledger
 from penstock_server.core.runs import Runs
-from penstock_server.model.artifacts import Artifact
+from penstock_server.model.artifacts import Artifact, UploadId
 from penstock_server.model.errors import (
     ContentMismatch,
     FailedPrecondition,
@@ -26,9 +26,9 @@ from penstock_server.model.errors import (
     UploadGone,
 )
 from penstock_server.model.runs import new_run_id
-from penstock_server.model.uploads import SmallFile
+from penstock_server.model.uploads import SmallFile, Upload
 from penstock_server.postgres import uploads
-from penstock_server.postgres.database import Database
+from penstock_server.postgres.database import Connection, Database
 
 
 @pytest.fixture
@@ -252,6 +252,13 @@ async def test_who_writes_says_so_and_hears_when_it_was_given_up(
     db: Database, local: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beating, "SECONDS", 0.01)
+    touch, together = uploads.touch, set[int]()
+
+    async def counted(conn: Connection, *written: Upload) -> set[UploadId]:
+        together.add(len(written))
+        return await touch(conn, *written)
+
+    monkeypatch.setattr(uploads, "touch", counted)
     odd = Odd(local)
     at = await place(db, odd)  # type: ignore[arg-type]
     task = asyncio.create_task(send(at, SmallFile("a", b"1"), SmallFile("b", b"2")))
@@ -260,6 +267,7 @@ async def test_who_writes_says_so_and_hears_when_it_was_given_up(
     async with asyncio.timeout(20):
         while await execute(db, "SELECT FROM artifact_blobs WHERE touched_ms = 0"):
             await asyncio.sleep(0.01)
+    assert together == {2}  # by one statement
     await execute(db, "UPDATE artifact_blobs SET state = 3 WHERE path = 'a'")
     assert [type(each) for each in await asyncio.wait_for(task, 20)] == [UploadGone] * 2
     assert await at.states() == [("a", 3), ("b", 3)]

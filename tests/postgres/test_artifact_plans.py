@@ -75,6 +75,7 @@ async def test_goes_by_index(db: Database, run_id: RunId, statement: str, argume
         (uploads._MADE_OF, (SOME, SOME)),
         (uploads._PARTS, (SOME,)),
         (uploads._RECORD, (SOME, 1, 1, 1, "", None)),
+        (uploads._TOUCH, (256 * [SOME], 256 * [1], True)),
         (uploads._DROP, ([SOME], None)),
         (runs._HOLD_FILES, (1, SOME)),
     ],

@@ -37,6 +37,5 @@ async def steadily(db: Database, *written: Upload) -> AsyncIterator[None]:
 async def once(db: Database, *written: Upload) -> None:
     """One sign. Raises UploadGone."""
     async with db.connection() as conn:
-        for upload in written:
-            if not await uploads.touch(conn, upload):
-                raise UploadGone(upload.id.hex)
+        for gone in await uploads.touch(conn, *written):
+            raise UploadGone(gone.hex)

@@ -341,13 +341,16 @@ async def record(conn: Connection, upload: Upload, part: Part) -> None:
 
 
 _TOUCH = f"""
-UPDATE artifact_blobs SET live = $3, touched_ms = {NOW_MS} WHERE id = $1 AND attempt = $2 AND state = 1 RETURNING id
+UPDATE artifact_blobs b SET live = $3, touched_ms = {NOW_MS} FROM unnest($1::uuid[], $2::integer[]) u (id, attempt)
+ WHERE b.id = u.id AND b.attempt = u.attempt AND b.state = 1 RETURNING b.id
 """  # noqa: S608  # only constants are put together
 
 
-async def touch(conn: Connection, upload: Upload, *, live: bool = True) -> bool:
-    """Gives a sign of life, or of its end: others may go on with it then. False when it is another's."""
-    return await conn.fetchval(_TOUCH, upload.id, upload.attempt, live) is not None
+async def touch(conn: Connection, *written: Upload, live: bool = True) -> set[UploadId]:
+    """Gives a sign of life, or of its end: others may go on with it then. Returns those that are another's."""
+    ids = [upload.id for upload in written]
+    rows = await conn.fetch(_TOUCH, ids, [upload.attempt for upload in written], live)
+    return {*ids} - {row["id"] for row in rows}
 
 
 _DROP = f"""
