@@ -1,7 +1,8 @@
 """One stream of an upload: its bytes are gathered into parts, hashed, and stored, a few parts at once.
 
 Memory is bounded twice: by parts in flight per upload, and by a budget that all uploads of the process share. Who has
-no room is not read from, and gRPC's flow control holds the client; beside that, each stream has one message.
+no room is not read from, and gRPC's flow control holds the client; beside that, each stream has one message. Pieces of
+a part are views of messages: with clients that send long ones it keeps the rest of its first and last message, too.
 """
 
 from __future__ import annotations
