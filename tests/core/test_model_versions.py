@@ -520,10 +520,10 @@ async def test_who_waits_for_a_model_keeps_nobody_from_the_run(desk: Desk) -> No
         await registry.lock(conn, ANN.workspace_id, "iris")
         pid = await conn.fetchval("SELECT pg_backend_pid()")
         creating = asyncio.create_task(desk.of_run(run))
-        while not await conn.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))", pid
-        ):
-            await asyncio.sleep(0.01)
+        blocked = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid)))"
+        async with desk.db.connection() as looking:  # a transaction would see the same activity all along
+            while not await looking.fetchval(blocked, pid):
+                await asyncio.sleep(0.01)
         async with desk.db.transaction() as other:
             await database.limit_locks(other, 0.2)
             await runs.lock_active(other, ANN.workspace_id, run.id)
