@@ -321,7 +321,7 @@ class RegistryServiceServicer(object):
     def Promote(self, request, context):
         """Moves an alias or a stage to a version if all gates pass: those given, and those of the policy that guards it.
         Gates are evaluated in the transaction of the move. That some do not pass is an answer, not an error.
-        FAILED_PRECONDITION when the version is not ready.
+        FAILED_PRECONDITION when the version is not ready, or has a source_problem.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -344,8 +344,8 @@ class RegistryServiceServicer(object):
 
     def RequestPromotion(self, request, context):
         """Asks others to approve a promotion. The gates are evaluated, for them to see, and again when it is approved.
-        FAILED_PRECONDITION when the version is not ready, or another promotion is pending for this version and target: one
-        that somebody else has requested, or with other gates or archive_others.
+        FAILED_PRECONDITION when the version is not ready, or has a source_problem, or another promotion is pending for this
+        version and target: one that somebody else has requested, or with other gates or archive_others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
