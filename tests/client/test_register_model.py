@@ -185,3 +185,16 @@ def test_a_server_that_is_killed_between_makes_one_version(own_server: ServerPro
         found = client.registry.search_versions("name = 'iris'", "version")
     assert found == done
     assert [each.tags["number"] for each in found] == [str(number) for number in range(30)]
+
+
+def test_what_a_version_stands_on_is_not_replaced(start: Start, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = start()
+    run.log_text("old", "model/w")
+    assert run.register_model(name, "model").version == 1
+    run.log_text("new", "model/w")
+    run.log_text("beside", "model/x")
+    assert not run.finish()
+    (rejection,) = run.rejected
+    told = f"{name} version 1 stands on 'model/w', so it is not replaced by other content; log it under another path"
+    assert told in rejection.reason
+    assert told in caplog.text

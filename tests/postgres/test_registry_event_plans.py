@@ -13,7 +13,8 @@ from penstock_server.postgres.database import Connection, Database
 
 # Two models, each of which has had a tag set 30,000 times since anything else has happened.
 FILL = """
-INSERT INTO registry_events (workspace_id, model_id, kind, name, version, key, before, after, made_by, at_ms, request_id)
+INSERT INTO registry_events (workspace_id, model_id, kind, name, version, key, before, after, made_by, at_ms,
+                             request_id)
 SELECT 1, m, CASE WHEN i > 20 THEN 10 ELSE (ARRAY[1, 7, 13, 12])[1 + i % 4] END, 'model-' || m, 1,
        CASE WHEN i > 20 THEN 'heartbeat' WHEN i % 4 = 2 THEN 'champion' ELSE '' END,
        CASE WHEN i % 4 = 3 THEN '{"stage": "Staging"}' ELSE '{"value": "a"}' END::jsonb,
