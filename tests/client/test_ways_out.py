@@ -344,6 +344,7 @@ def test_no_call_is_left_to_the_end_of_the_interpreter() -> None:
         yield from stream.end()
         eventually(lambda: not stream.context.is_active())  # so that the client has to cancel it
 
+    gc.collect()  # what other tests have left
     gc.disable()
     try:
         with Peer(cut_then_linger) as peer:

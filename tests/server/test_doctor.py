@@ -116,7 +116,8 @@ def test_a_database_without_our_tables(postgres, tmp_path: Path) -> None:
     code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn)
     assert code == 1
     assert found["migrations"] == (
-        "bad: the database lacks 0001_tracking, 0002_delivery, 0003_artifacts → run: penstock-server migrate"
+        "bad: the database lacks 0001_tracking, 0002_delivery, 0003_artifacts, 0004_registry"
+        " → run: penstock-server migrate"
     )
     assert found["durability"].startswith("bad: fsync is off"), "as it is in the session's PostgreSQL"
     postgres.drop(dsn)
