@@ -473,6 +473,7 @@ signal.signal(signal.SIGTERM, end)
 run = start(PATIENCE)
 files("a")
 os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
 """,
         143,
     ),

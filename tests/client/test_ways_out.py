@@ -70,6 +70,7 @@ WAYS = {
         run = start(PATIENCE)
         log("loss", range(100))
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
         log("loss", range(100, 200))
         """,
         FINISHED,
@@ -86,6 +87,7 @@ WAYS = {
         run = start(PATIENCE)
         log("loss", range(100))
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
         log("never", range(100))
         """,
         KILLED,
@@ -101,6 +103,7 @@ WAYS = {
         run = start(PATIENCE)
         log("loss", range(100))
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
         """,
         RUNNING,
         143,
