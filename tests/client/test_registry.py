@@ -118,7 +118,7 @@ def test_versions(registry: Registry, name: str, run_id: str) -> None:
 
 
 def test_searches_hide_their_pages(registry: Registry, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.model_versions.PAGE", 2)
+    monkeypatch.setattr("penstock.calls.PAGE", 2)
     registry.create_model(name)
     for number in range(5):
         registry.create_version(name, source=f"s3://elsewhere/{number}")

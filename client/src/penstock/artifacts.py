@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from penstock.calls import ARTIFACTS, Flow, request
+from penstock.calls import ARTIFACTS, Flow, in_pages, request
 from penstock.paths import artifact_directory, artifact_path
 from penstock.v1 import artifacts_pb2 as pb
 
@@ -46,21 +46,12 @@ def list_artifacts(
 
     A directory that is not there is empty. Raises NotFound when the run is not.
     """
-    found: list[Artifact] = []
-    token = ""
-    while True:
-        message = pb.ListArtifactsRequest(
-            run_id=run_id,
-            directory=artifact_directory(directory),
-            recursive=recursive,
-            page_size=_PAGE,
-            page_token=token,
+    message = pb.ListArtifactsRequest(run_id=run_id, directory=artifact_directory(directory), recursive=recursive)
+    return (
+        yield from in_pages(
+            ARTIFACTS, "ListArtifacts", message, None, lambda page: map(artifact_of, page.artifacts), _PAGE
         )
-        page = yield request(ARTIFACTS, "ListArtifacts", message)
-        found += map(artifact_of, page.artifacts)
-        token = page.next_page_token
-        if not token:
-            return found
+    )
 
 
 def stat_artifact(run_id: str, path: str | os.PathLike[str]) -> Flow[Artifact]:

@@ -55,6 +55,33 @@ def request(service: ServiceDescriptor, method: str, message: Message, answer: A
     return Request(f"/{service.full_name}/{method}", message, cls, found.server_streaming)
 
 
+PAGE = 1_000
+
+
+def in_pages(
+    service: ServiceDescriptor,
+    method: str,
+    message: Any,
+    limit: int | None,
+    items: Callable[[Any], Iterable[T]],
+    most: int | None = None,
+) -> Flow[list[T]]:
+    """All that a method answers page by page, at most `limit`; None: all. `items` are those of one answer.
+
+    A page has `most` of them; None: a thousand.
+    """
+    most = most or PAGE
+    message.page_size = most if limit is None else min(most, limit)
+    found: list[T] = []
+    while limit is None or len(found) < limit:
+        page = yield request(service, method, message)
+        found += items(page)
+        message.page_token = page.next_page_token
+        if not message.page_token:
+            break
+    return found[:limit]
+
+
 class Call(Generic[P, T]):
     """A call as a method: `T` from a Client, awaitable from an AsyncClient."""
 

@@ -7,10 +7,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.calls import EXPERIMENTS, Flow, as_texts, listed, request
+from penstock.calls import EXPERIMENTS, Flow, as_texts, in_pages, listed, request
 from penstock.v1 import experiments_pb2 as pb
-
-_PAGE = 1_000
 
 
 class View(enum.StrEnum):
@@ -75,22 +73,12 @@ def search_experiments(
     view: View | str = View.ACTIVE,
 ) -> Flow[list[Experiment]]:
     """The experiments that a filter selects, in order; at most `limit`, None: all."""
-    found: list[Experiment] = []
-    token = ""
-    while limit is None or len(found) < limit:
-        message = pb.SearchExperimentsRequest(
-            filter=filter,
-            order_by=listed(order_by),
-            page_size=_PAGE if limit is None else min(_PAGE, limit),
-            page_token=token,
-            view=View(view).wire,
+    message = pb.SearchExperimentsRequest(filter=filter, order_by=listed(order_by), view=View(view).wire)
+    return (
+        yield from in_pages(
+            EXPERIMENTS, "SearchExperiments", message, limit, lambda page: map(experiment, page.experiments)
         )
-        page = yield request(EXPERIMENTS, "SearchExperiments", message)
-        found += map(experiment, page.experiments)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    )
 
 
 def rename_experiment(experiment_id: str, name: str) -> Flow[None]:

@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from penstock.calls import REGISTRY, Flow, as_texts, listed, request
+from penstock.calls import REGISTRY, Flow, as_texts, in_pages, listed, request
 from penstock.paths import artifact_directory
 from penstock.v1 import registry_pb2 as pb
-
-PAGE = 1_000
 
 
 class Named(enum.StrEnum):
@@ -186,18 +184,12 @@ def search_versions(
 
     `name = 'iris' AND stage = 'Production'`, say; docs/search.md tells the rest. Raises InvalidFilter.
     """
-    found: list[ModelVersion] = []
-    token = ""
-    while limit is None or len(found) < limit:
-        message = pb.SearchModelVersionsRequest(
-            filter=filter, order_by=listed(order_by), page_size=page_size(limit), page_token=token
+    message = pb.SearchModelVersionsRequest(filter=filter, order_by=listed(order_by))
+    return (
+        yield from in_pages(
+            REGISTRY, "SearchModelVersions", message, limit, lambda page: map(version_of, page.versions)
         )
-        page = yield request(REGISTRY, "SearchModelVersions", message)
-        found += map(version_of, page.versions)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    )
 
 
 def update_version(
@@ -278,11 +270,6 @@ def numbered(version: int) -> int:
         return operator.index(version)
     except TypeError:
         raise TypeError(f"version is to be a whole number, such as 3, and is {version!r}") from None
-
-
-def page_size(limit: int | None) -> int:
-    """Of each page, when so many are wanted of all."""
-    return PAGE if limit is None else min(PAGE, limit)
 
 
 def target(alias: str | None, stage: ModelStage | str | None) -> pb.PromotionTarget:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from penstock.calls import REGISTRY, Flow, listed, request
-from penstock.model_versions import ModelStage, ModelVersion, Named, numbered, page_size, target, version_of
+from penstock.calls import REGISTRY, Flow, in_pages, listed, request
+from penstock.model_versions import ModelStage, ModelVersion, Named, numbered, target, version_of
 from penstock.v1 import registry_pb2 as pb
 
 
@@ -275,13 +275,7 @@ def promotions(
     Of one model, or of all; `state` is `pending`, `promoted`, `rejected` or `void`, None: any. Raises NotFound.
     """
     wire = None if state is None else PromotionState.of(state).wire
-    found: list[Promotion] = []
-    token = ""
-    while limit is None or len(found) < limit:
-        message = pb.ListPromotionsRequest(name=name, state=wire, page_size=page_size(limit), page_token=token)
-        page = yield request(REGISTRY, "ListPromotions", message)
-        found += map(promotion_of, page.promotions)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    message = pb.ListPromotionsRequest(name=name, state=wire)
+    return (
+        yield from in_pages(REGISTRY, "ListPromotions", message, limit, lambda page: map(promotion_of, page.promotions))
+    )

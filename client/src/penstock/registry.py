@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.calls import REGISTRY, Flow, as_texts, listed, request
-from penstock.model_versions import ModelVersion, page_size, version_of
+from penstock.calls import REGISTRY, Flow, as_texts, in_pages, listed, request
+from penstock.model_versions import ModelVersion, version_of
 from penstock.promotions import PromotionPolicy, policy_of
 from penstock.v1 import registry_pb2 as pb
 
@@ -71,18 +71,10 @@ def search_models(
 
     `name LIKE 'iris%' AND tags.team = 'vision'`, say; docs/search.md tells the rest. Raises InvalidFilter.
     """
-    found: list[RegisteredModel] = []
-    token = ""
-    while limit is None or len(found) < limit:
-        message = pb.SearchRegisteredModelsRequest(
-            filter=filter, order_by=listed(order_by), page_size=page_size(limit), page_token=token
-        )
-        page = yield request(REGISTRY, "SearchRegisteredModels", message)
-        found += map(model_of, page.models)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    message = pb.SearchRegisteredModelsRequest(filter=filter, order_by=listed(order_by))
+    return (
+        yield from in_pages(REGISTRY, "SearchRegisteredModels", message, limit, lambda page: map(model_of, page.models))
+    )
 
 
 def update_model(name: str, *, description: str) -> Flow[RegisteredModel]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 
-from penstock.calls import REGISTRY, Flow, Request, listed, request
+from penstock.calls import REGISTRY, Flow, Request, in_pages, listed, request
 from penstock.effort import PATIENCE
 from penstock.errors import InvalidArgument, PenstockError, Retryable, ServerError, TimedOut
-from penstock.model_versions import ModelStage, ModelVersion, page_size, search_versions
+from penstock.model_versions import ModelStage, ModelVersion, search_versions
 from penstock.registry import get_model
 from penstock.v1 import registry_pb2 as pb
 
@@ -99,24 +99,8 @@ def events(
     `key`: an alias, a stage or a tag. The history of a model that was deleted stays.
     """
     wire = _kinds(kinds)
-    found: list[RegistryEvent] = []
-    token = ""
-    while limit is None or len(found) < limit:
-        message = pb.ListEventsRequest(
-            name=name,
-            version=version,
-            kinds=wire,
-            key=key,
-            oldest_first=oldest_first,
-            page_size=page_size(limit),
-            page_token=token,
-        )
-        page = yield request(REGISTRY, "ListEvents", message)
-        found += map(event_of, page.events)
-        token = page.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    message = pb.ListEventsRequest(name=name, version=version, kinds=wire, key=key, oldest_first=oldest_first)
+    return (yield from in_pages(REGISTRY, "ListEvents", message, limit, lambda page: map(event_of, page.events)))
 
 
 class Watching:

@@ -11,6 +11,7 @@ from penstock_server import telemetry
 from penstock_server.blobs.store import Object, Store
 from penstock_server.core import beating, wholes
 from penstock_server.core.ledger import Ledger
+from penstock_server.core.receiving import HASH_HERE_BYTES
 from penstock_server.ingest.budget import Budget
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
@@ -23,8 +24,6 @@ from penstock_server.postgres.uploads import Complete
 
 MOST = 256  # in one request
 MOST_BYTES = 4 * MIB  # of their contents. While it is served, or waits for room, a request is in memory three times
-# Below this, a thread costs more than the hashes.
-_HASH_HERE_BYTES = 64 << 10
 
 Outcome = Artifact | PenstockError
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class Batches:
         try:
             await self._precedence.give_way()
             telemetry.artifact_bytes.labels("in").inc(size)
-            if size <= _HASH_HERE_BYTES:
+            if size <= HASH_HERE_BYTES:
                 found = _digests(files)
             else:
                 found = await asyncio.to_thread(_digests, files)
@@ -122,9 +121,7 @@ def _checked(run_id: RunId, file: SmallFile, sha256: bytes) -> NewUpload | Inval
     try:
         check_path(file.path)
         if check_sha256(file.sha256) not in (b"", sha256):
-            return ContentMismatch(
-                "sha256", f"is not that of the bytes of {file.path!r} which have come; send it again"
-            )
+            return wholes.mismatch(file.path)
         return NewUpload(run_id, file.path, len(file.data), sha256, media_type(file.media_type, file.path))
     except InvalidArgument as error:
         return error

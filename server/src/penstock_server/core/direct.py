@@ -95,7 +95,7 @@ class Direct:
                 raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
             found = await self._digest(upload, followed, sha256) if is_file else sha256
             if found != (sha256 or found):
-                raise wholes.mismatch(upload)
+                raise wholes.mismatch(upload.path)
             artifact = await self._ledger.complete(upload, upload.size or 0, found)
         except UploadGone:
             async with self._db.connection() as conn:

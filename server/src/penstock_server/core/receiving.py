@@ -35,7 +35,7 @@ _SILENCE_SECONDS = 120.0
 # So does who fills no part in this time, however often it sends: a part has all its room from its first byte on.
 _PART_SECONDS = 600.0
 # Below this, a thread costs more than the hash.
-_HASH_HERE_BYTES = 64 << 10
+HASH_HERE_BYTES = 64 << 10
 # What comes in smaller pieces is put together: there is memory beside each.
 _PIECE_BYTES = 64 << 10
 _DIGESTS_KEPT = 1_000
@@ -228,7 +228,7 @@ class Receiving:
     async def _hash(self, pieces: Sequence[Bytes], size: int) -> None:
         if self._digest is None:
             return
-        if size <= _HASH_HERE_BYTES:
+        if size <= HASH_HERE_BYTES:
             _update(self._digest, pieces)
         else:
             await asyncio.to_thread(_update, self._digest, pieces)

@@ -224,7 +224,7 @@ class Uploads:
             if completed_before or mixed or found is None:
                 found = await wholes.read_digest(self._store, upload, receiving.received)
         if found != sha256:
-            raise UploadGone(upload.id.hex) if offset else wholes.mismatch(upload)
+            raise UploadGone(upload.id.hex) if offset else wholes.mismatch(upload.path)
         if receiving.lone is not None:
             if time.monotonic() - receiving.since > beating.SECONDS:
                 await beating.once(self._db, upload)  # once its row is gone, nobody would find what is put

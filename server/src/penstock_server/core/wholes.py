@@ -75,6 +75,6 @@ def told_only(event: str, upload: Upload) -> Iterator[None]:
         log.warning(event, run_id=format_run_id(upload.run.run_id), path=upload.path, error=str(error))
 
 
-def mismatch(upload: Upload) -> ContentMismatch:
+def mismatch(path: str) -> ContentMismatch:
     """Of the digest."""
-    return ContentMismatch("sha256", f"is not that of the bytes of {upload.path!r} which have come; send it again")
+    return ContentMismatch("sha256", f"is not that of the bytes of {path!r} which have come; send it again")

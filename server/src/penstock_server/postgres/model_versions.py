@@ -25,7 +25,7 @@ from penstock_server.model.registry import (
     check_all_aliases,
 )
 from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.postgres import registry_events
+from penstock_server.postgres import promotions, registry_events
 from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection, Row
 
@@ -179,11 +179,6 @@ _ALIASES_OF = """
 SELECT a.alias, v.version, v.run_id FROM model_aliases a JOIN model_versions v ON v.id = a.version_id
  WHERE a.model_id = $1 AND ($2::integer IS NULL OR v.version = $2) ORDER BY a.alias
 """
-# The numbers of the promotions' states: what is pending becomes void.
-_VOID = f"""
-UPDATE promotions SET state = 4, settled_ms = {NOW_MS}
- WHERE model_id = $1 AND ($2::integer IS NULL OR version = $2) AND state = 1
-"""  # noqa: S608  # only constants are put together
 _DELETE = """
 DELETE FROM model_versions WHERE model_id = $1 AND ($2::integer IS NULL OR version = $2)
 RETURNING version, source, run_id, path, stage
@@ -196,7 +191,7 @@ async def delete(conn: Connection, model: ModelRef, version: int | None) -> list
         Happening(EventKind.ALIAS_DELETED, row["version"], row["alias"], before=_at(row["version"], row["run_id"]))
         for row in await conn.fetch(_ALIASES_OF, model.model_id, version)
     ]
-    await conn.execute(_VOID, model.model_id, version)
+    await promotions.void(conn, model, version)
     deleted = await conn.fetch(_DELETE, model.model_id, version)
     if version is not None and not deleted:
         raise NotFound("model version", f"{model.name}/{version}")

@@ -181,8 +181,9 @@ _SETTLE = f"""
 UPDATE promotions SET state = $2, settled_ms = {NOW_MS} WHERE id = $1
 """  # noqa: S608  # only constants are put together
 _VOID = f"""
-UPDATE promotions SET state = 4, settled_ms = {NOW_MS}
- WHERE model_id = $1 AND version = $2 AND target = $3 AND state = 1
+UPDATE promotions SET state = {PromotionState.VOID}, settled_ms = {NOW_MS}
+ WHERE model_id = $1 AND ($2::integer IS NULL OR version = $2) AND ($3::text IS NULL OR target = $3)
+   AND state = {PromotionState.PENDING}
 """  # noqa: S608  # only constants are put together
 
 
@@ -191,6 +192,6 @@ async def settle(conn: Connection, promotion: Promotion, state: PromotionState) 
     await conn.execute(_SETTLE, promotion.id, state)
 
 
-async def void(conn: Connection, model: ModelRef, version: int, target: str) -> None:
-    """Settles what is pending for this version and target: it is there already."""
+async def void(conn: Connection, model: ModelRef, version: int | None, target: str | None = None) -> None:
+    """Settles what is pending for this version (None: for any) and target (None: any): there is nothing to move."""
     await conn.execute(_VOID, model.model_id, version, target)

@@ -53,8 +53,7 @@ _LOCK = _FIND + " FOR NO KEY UPDATE"
 
 async def find(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef | None:
     """The model of that name, which may change the next moment; None when there is none."""
-    found = await conn.fetchval(_FIND, workspace_id, name)
-    return None if found is None else ModelRef(workspace_id, ModelId(found), name)
+    return await _found(conn, _FIND, workspace_id, name)
 
 
 async def locate(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef:
@@ -64,8 +63,12 @@ async def locate(conn: Connection, workspace_id: WorkspaceId, name: str) -> Mode
 
 async def lock(conn: Connection, workspace_id: WorkspaceId, name: str) -> ModelRef:
     """Keeps others from changing a model and all it has until the transaction ends. Raises NotFound."""
-    found = await conn.fetchval(_LOCK, workspace_id, name)
-    return _require(None if found is None else ModelRef(workspace_id, ModelId(found), name), name)
+    return _require(await _found(conn, _LOCK, workspace_id, name), name)
+
+
+async def _found(conn: Connection, sql: str, workspace_id: WorkspaceId, name: str) -> ModelRef | None:
+    found: int | None = await conn.fetchval(sql, workspace_id, name)
+    return None if found is None else ModelRef(workspace_id, ModelId(found), name)
 
 
 _LOCK_NAMES = """
