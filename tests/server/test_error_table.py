@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
+from penstock_server.mlflow import errors as mlflow
 from penstock_server.model import errors as model
 from penstock_server.rpc import errors
 
@@ -25,6 +26,11 @@ def test_every_error_has_a_row(error: type[model.PenstockError]) -> None:
 
 def test_the_table_has_no_row_for_what_is_not_there() -> None:
     assert set(errors.STATUS) == set(vocabulary())
+
+
+def test_every_error_has_a_row_for_mlflow() -> None:
+    assert set(mlflow.CODE) == set(vocabulary())
+    assert set(mlflow.CODE.values()) <= set(mlflow.STATUS)
 
 
 def test_no_error_is_told_as_a_bug_or_as_success() -> None:

@@ -39,6 +39,8 @@ from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
+from penstock_server.mlflow.door import Door
+from penstock_server.mlflow.experiments import ExperimentEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
@@ -77,6 +79,7 @@ class _State:
     problem: str | None = "starting"
     stopping: bool = False
     store: Watched | None = None
+    door: Door | None = None  # MLflow's, once there is a database
 
     def unready(self) -> str | None:
         """The reason that /ready gives."""
@@ -112,7 +115,8 @@ async def serve(
     grpc_server = RpcServer(
         settings.max_message_bytes, shared=metrics_dir is not None, artifacts_only=settings.artifacts_only
     )
-    http_server = HttpServer(pages.app(state.unready, state.store_problem, metrics_dir), http_sockets)
+    app = pages.app(state.unready, state.store_problem, lambda: state.door, metrics_dir)
+    http_server = HttpServer(app, http_sockets)
     http_address = ports.bound(http_sockets, settings.http_address)
     grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))
     async with asyncio.TaskGroup() as group:
@@ -204,14 +208,16 @@ async def _work(
         artifacts = Artifacts(db, watched, ingest.precedence, direct=direct, nudge=sweeper.nudge)
         uploads = Uploads(db, watched, ingest.precedence, direct=direct)
         limit = settings.max_message_bytes
+        access, experiments = Access(db), Experiments(db)
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
-            "ExperimentService": ExperimentService(Experiments(db), limit),
+            "ExperimentService": ExperimentService(experiments, limit),
             "RunService": RunService(runs, changes, limit),
             "RegistryService": RegistryService(Registry(db), ModelVersions(db), Promotions(db), events, limit),
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
         }
-        grpc_server.register(Access(db), servicers)
+        grpc_server.register(access, servicers)
+        state.door = None if settings.artifacts_only else Door(access, ExperimentEndpoints(experiments))
         async with aclosing(uploads), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
@@ -228,6 +234,7 @@ async def _work(
             stop.started()
             await stop.wait()
             state.stopping = True
+            state.door = None
             await grpc_server.set_ready(ready=False)
             await _drain(settings, ingest, (changes, events), grpc_server)
             for task in background:

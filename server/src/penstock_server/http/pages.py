@@ -1,4 +1,4 @@
-"""What the HTTP door answers: is the process alive, is it ready, what does it measure."""
+"""What the HTTP door answers: is the process alive, is it ready, what does it measure; and MLflow's clients."""
 
 from __future__ import annotations
 
@@ -10,20 +10,26 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from penstock_server.http import mlflow
+from penstock_server.mlflow.door import Door
 
 
 def app(
-    unready: Callable[[], str | None], store_problem: Callable[[], str | None], metrics_dir: Path | None
+    unready: Callable[[], str | None],
+    store_problem: Callable[[], str | None],
+    open_door: Callable[[], Door | None],
+    metrics_dir: Path | None,
 ) -> Starlette:
     """The pages. `unready` says why the server is not ready, None when it is; `store_problem` what is wrong with the
-    artifacts' store; `metrics_dir` is where the worker processes of one server put their numbers, None when there is
-    one process.
+    artifacts' store; `open_door` is what answers MLflow's clients, None as long as nothing can; `metrics_dir` is where
+    the worker processes of one server put their numbers, None when there is one process.
     """
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "alive"})
+        return PlainTextResponse("OK")  # as MLflow answers
 
     async def ready(_: Request) -> Response:
         if reason := unready():
@@ -36,7 +42,8 @@ def app(
             await run_in_threadpool(generate_latest, _registry(metrics_dir)), media_type=CONTENT_TYPE_LATEST
         )
 
-    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])
+    ours = [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
+    return Starlette(routes=[*ours, *mlflow.routes(open_door)])
 
 
 def _registry(metrics_dir: Path | None) -> CollectorRegistry:
