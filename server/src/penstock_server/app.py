@@ -48,6 +48,7 @@ from penstock_server.postgres.embedded import Embedded, to_the_end
 from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
+from penstock_server.rpc.mlflow import MlflowService
 from penstock_server.rpc.registry import RegistryService
 from penstock_server.rpc.runs import RunService
 from penstock_server.rpc.server import Server as RpcServer
@@ -209,15 +210,17 @@ async def _work(
         uploads = Uploads(db, watched, ingest.precedence, direct=direct)
         limit = settings.max_message_bytes
         access, experiments = Access(db), Experiments(db)
+        door = Door(access, ExperimentEndpoints(experiments))
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),
             "RunService": RunService(runs, changes, limit),
             "RegistryService": RegistryService(Registry(db), ModelVersions(db), Promotions(db), events, limit),
+            "MlflowService": MlflowService(door),
             "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
         }
         grpc_server.register(access, servicers)
-        state.door = None if settings.artifacts_only else Door(access, ExperimentEndpoints(experiments))
+        state.door = None if settings.artifacts_only else door
         async with aclosing(uploads), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),

@@ -20,6 +20,7 @@ from penstock_server.mlflow.arguments import Arguments
 from penstock_server.mlflow.errors import MlflowError
 from penstock_server.model.access import DEFAULT_WORKSPACE, Caller, Need, Permission, Resource
 from penstock_server.model.errors import PenstockError, Retryable
+from penstock_server.model.runs import USER_LIMIT
 
 log = structlog.get_logger(__name__)
 
@@ -160,12 +161,12 @@ def _arguments(request: Request) -> dict[str, Any]:
 
 
 def _user(headers: Mapping[str, str]) -> str:
-    """Who is behind it, as the client tells: the name of HTTP's basic authentication."""
+    """Who is behind it, as the client tells: in a header of ours, or as the name of HTTP's basic authentication."""
+    user = unquote(headers.get("penstock-user", ""))
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "basic":
-        return "anonymous"
-    try:
-        user = unquote(b64decode(given, validate=True).decode().partition(":")[0])
-    except (NotBase64, UnicodeDecodeError):
-        return "anonymous"
-    return user if user and len(user) <= 250 and user.isprintable() else "anonymous"
+    if not user and scheme.lower() == "basic":
+        try:
+            user = b64decode(given, validate=True).decode().partition(":")[0]
+        except (NotBase64, UnicodeDecodeError):
+            user = ""
+    return user if user and len(user) <= USER_LIMIT and user.isprintable() else "anonymous"

@@ -13,14 +13,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from penstock.columns import by_bytes
-from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, registry_pb2, runs_pb2
+from penstock.v1 import artifacts_pb2, experiments_pb2, metrics_pb2, mlflow_pb2, registry_pb2, runs_pb2
 from penstock_server.core.access import Access
 from penstock_server.rpc import access
 from penstock_server.rpc.calls import Method
 
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for file in (experiments_pb2, runs_pb2, metrics_pb2, artifacts_pb2, registry_pb2)
+    for file in (experiments_pb2, runs_pb2, metrics_pb2, artifacts_pb2, registry_pb2, mlflow_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 
