@@ -8,10 +8,18 @@ from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import AlreadyExists, NotFound
-from penstock_server.model.experiments import TAG_KEY_LIMIT, Experiment, ExperimentId, check_name, check_tags
+from penstock_server.model.experiments import (
+    LOCATION_LIMIT,
+    TAG_KEY_LIMIT,
+    Experiment,
+    ExperimentId,
+    check_name,
+    check_tags,
+)
 from penstock_server.model.lifecycle import Lifecycle, View
 from penstock_server.model.limits import check_text
 from penstock_server.model.runs import REQUEST_ID_LIMIT
+from penstock_server.model.search_tree import Query
 from penstock_server.postgres import changes, experiments
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search import search_experiments
@@ -24,15 +32,21 @@ class Experiments:
         self._db = db
 
     async def create(
-        self, caller: Caller, name: str, tags: dict[str, str] | None = None, request_id: str = ""
+        self,
+        caller: Caller,
+        name: str,
+        tags: dict[str, str] | None = None,
+        request_id: str = "",
+        artifact_location: str = "",
     ) -> Experiment:
         """Makes an experiment, or returns the one that the same request id made before. Raises AlreadyExists."""
         check_name(name)
         check_tags(tags or {})
         check_text("request_id", request_id, REQUEST_ID_LIMIT)
+        check_text("artifact_location", artifact_location, LOCATION_LIMIT)
         workspace_id = caller.workspace_id
         async with self._db.transaction() as conn:
-            experiment_id = await experiments.add(conn, workspace_id, name, tags or {}, request_id)
+            experiment_id = await experiments.add(conn, workspace_id, name, tags or {}, request_id, artifact_location)
             if experiment_id is None:
                 experiment_id = await self._made_before(conn, caller, name, request_id)
             return await experiments.load_one(conn, workspace_id, experiment_id)
@@ -75,6 +89,12 @@ class Experiments:
     ) -> tuple[list[Experiment], str]:
         """One page of those that a filter selects, and the next's token. Raises InvalidFilter, InvalidPageToken."""
         query = search.parse_experiments(filter, order_by)
+        return await self.find(caller, query, page_size=page_size, page_token=page_token, view=view)
+
+    async def find(
+        self, caller: Caller, query: Query, *, page_size: int = 0, page_token: str = "", view: View = View.ACTIVE
+    ) -> tuple[list[Experiment], str]:
+        """One page of those that `query` selects, and the next's token. Raises InvalidPageToken."""
         limit = pages.check_size(page_size)
         async with self._db.transaction(snapshot=True, read_only=True) as conn:
             ids, token = await search_experiments(conn, caller.workspace_id, query, view, limit, page_token)
@@ -105,20 +125,24 @@ class Experiments:
             if keys:
                 await experiments.drop_tags(conn, caller.workspace_id, experiment_id, keys)
 
-    async def delete(self, caller: Caller, experiment_id: ExperimentId, *, force: bool = False) -> None:
-        """Marks an experiment and its runs deleted. Deleting twice is fine. Raises NotFound.
+    async def delete(self, caller: Caller, experiment_id: ExperimentId, *, force: bool = False) -> bool:
+        """Marks an experiment and its runs deleted. Whether it was active: deleting twice is fine. Raises NotFound.
 
         Raises FailedPrecondition when versions of models stand on one of the runs, unless `force`.
         """
         async with self._db.waiting() as conn:
             if force:
                 await model_sources.lock_models_of_experiment(conn, caller, experiment_id)
-            if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.DELETED):
+            deleted = await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.DELETED)
+            if deleted:
                 await model_sources.leave_experiment(conn, caller, experiment_id, force=force)
                 await changes.notify_experiment(conn, caller.workspace_id, experiment_id)
+            return deleted
 
-    async def restore(self, caller: Caller, experiment_id: ExperimentId) -> None:
-        """Takes a deletion back, for all runs of the experiment too. Restoring twice is fine. Raises NotFound."""
+    async def restore(self, caller: Caller, experiment_id: ExperimentId) -> bool:
+        """Takes a deletion back, for all runs of the experiment too. Whether it was deleted. Raises NotFound."""
         async with self._db.transaction() as conn:
-            if await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.ACTIVE):
+            restored = await experiments.set_lifecycle(conn, caller.workspace_id, experiment_id, Lifecycle.ACTIVE)
+            if restored:
                 await changes.notify_experiment(conn, caller.workspace_id, experiment_id)
+            return restored

@@ -31,6 +31,7 @@ from penstock_server.model.runs import (
     made_up_name,
     new_run_id,
 )
+from penstock_server.model.search_tree import Query
 from penstock_server.postgres import changes, experiments, runs
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search import search_runs
@@ -98,7 +99,30 @@ class Runs:
         In these experiments, by id and by name; in all when there are neither. Unknown ones select nothing.
         Raises InvalidFilter, InvalidPageToken.
         """
-        query = search.parse_runs(filter, order_by)
+        return await self.find(
+            caller,
+            search.parse_runs(filter, order_by),
+            experiment_ids=experiment_ids,
+            experiment_names=experiment_names,
+            page_size=page_size,
+            page_token=page_token,
+            view=view,
+            info_only=info_only,
+        )
+
+    async def find(
+        self,
+        caller: Caller,
+        query: Query,
+        *,
+        experiment_ids: Sequence[ExperimentId] = (),
+        experiment_names: Sequence[str] = (),
+        page_size: int = 0,
+        page_token: str = "",
+        view: View = View.ACTIVE,
+        info_only: bool = False,
+    ) -> tuple[list[Run], str]:
+        """As search(), of what `query` selects."""
         limit = pages.check_size(page_size)
         for name in experiment_names:
             check_experiment_name(name)

@@ -125,7 +125,7 @@ def refusal(error: Exception, request_id: str) -> Reply:
     """How an error is answered."""
     if isinstance(error, PenstockError | MlflowError):
         log.debug("refused", error=str(error), kind=type(error).__name__)
-        code, message = errors.code(error), str(error)
+        code, message = errors.code(error), errors.message(error)
     else:
         log.error("internal error", exc_info=error, request_id=request_id)
         code, message = "INTERNAL_ERROR", f"internal error; request id {request_id}"

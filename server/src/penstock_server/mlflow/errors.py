@@ -71,3 +71,22 @@ def missing(message: str) -> MlflowError:
 def code(error: PenstockError | MlflowError) -> str:
     """MLflow's name for it."""
     return error.code if isinstance(error, MlflowError) else CODE[type(error)]
+
+
+def message(error: PenstockError | MlflowError) -> str:
+    """What is told of it; in MLflow's words where clients look at them."""
+    match error:
+        case errors.NotFound(kind="run", key=key):
+            return f"Run with id={key} not found"
+        case errors.NotFound(kind="experiment", key=key):
+            return f"No Experiment with id={key} exists"
+        case errors.NotFound(kind="tag", key=key):
+            return f"No tag with name: {key}"
+        case errors.NotActive(kind="run" | "experiment" as kind, key=key):
+            return f"The {kind} {key} must be in the 'active' state. Current state is deleted."
+        case errors.ParamChanged():
+            return (
+                f"Changing param values is not allowed. Param with key='{error.key}' was already logged with "
+                f"value='{error.old}'. Attempted logging new value '{error.new}'."
+            )
+    return str(error)

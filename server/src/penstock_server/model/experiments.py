@@ -15,11 +15,15 @@ DEFAULT_EXPERIMENT = ExperimentId(0)
 NAME_LIMIT = 500
 TAG_KEY_LIMIT = 250
 TAG_VALUE_LIMIT = 20_000
+LOCATION_LIMIT = 2_048
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A named group of runs. Times are ms since 1970 UTC."""
+    """A named group of runs. Times are ms since 1970 UTC.
+
+    `artifact_location` is where MLflow's clients write its runs' files by themselves; empty: in our store.
+    """
 
     id: ExperimentId
     name: str
@@ -27,6 +31,7 @@ class Experiment:
     created_ms: int
     updated_ms: int
     tags: dict[str, str] = field(default_factory=dict)
+    artifact_location: str = ""
 
 
 def parse_experiment_id(text: str, where: str = "experiment_id") -> ExperimentId:

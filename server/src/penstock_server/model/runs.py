@@ -44,7 +44,7 @@ class RunStatus(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training job. Times are ms since 1970 UTC."""
+    """One training job. Times are ms since 1970 UTC. `artifact_location` is its experiment's."""
 
     id: RunId
     experiment_id: ExperimentId
@@ -60,6 +60,7 @@ class Run:
     updated_ms: int
     refused_records: int = 0  # by its writers, before they were numbered
     lost_records: int = 0  # by its writers, after that
+    artifact_location: str = ""
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[MetricSummary] = field(default_factory=list)

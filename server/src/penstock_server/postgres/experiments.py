@@ -16,8 +16,8 @@ from penstock_server.postgres.database import Connection
 # A taken name or request id inserts nothing; while another inserts the same, this waits for how that ends.
 _ADD = """
 WITH experiment AS (
-    INSERT INTO experiments (workspace_id, name, created_ms, updated_ms, request_id)
-    SELECT $1, $2, t.ms, t.ms, $3 FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+    INSERT INTO experiments (workspace_id, name, artifact_location, created_ms, updated_ms, request_id)
+    SELECT $1, $2, $6, t.ms, t.ms, $3 FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
     ON CONFLICT DO NOTHING RETURNING id, workspace_id),
 tags AS (
     INSERT INTO experiment_tags (experiment_id, workspace_id, key, value)
@@ -28,11 +28,16 @@ _NO_TAGS: Mapping[str, str] = MappingProxyType({})
 
 
 async def add(
-    conn: Connection, workspace_id: WorkspaceId, name: str, tags: Mapping[str, str] = _NO_TAGS, request_id: str = ""
+    conn: Connection,
+    workspace_id: WorkspaceId,
+    name: str,
+    tags: Mapping[str, str] = _NO_TAGS,
+    request_id: str = "",
+    artifact_location: str = "",
 ) -> ExperimentId | None:
     """Makes an experiment. None when its name or the request id is taken."""
     made: int | None = await conn.fetchval(
-        _ADD, workspace_id, name, request_id or None, list(tags), list(tags.values())
+        _ADD, workspace_id, name, request_id or None, list(tags), list(tags.values()), artifact_location
     )
     return None if made is None else ExperimentId(made)
 
@@ -56,7 +61,7 @@ async def named(conn: Connection, workspace_id: WorkspaceId, names: Sequence[str
 
 # The order of the ids; ids of other workspaces give nothing.
 _LOAD = """
-SELECT e.id, e.name, e.lifecycle, e.created_ms, e.updated_ms
+SELECT e.id, e.name, e.lifecycle, e.created_ms, e.updated_ms, e.artifact_location
   FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (id, position) JOIN experiments e USING (id)
  WHERE e.workspace_id = $1 ORDER BY wanted.position
 """
@@ -69,7 +74,7 @@ async def load(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[Experi
     for experiment_id, key, value in await conn.fetch(_LOAD_TAGS, ids, workspace_id):
         tags.setdefault(experiment_id, {})[key] = value
     return [
-        Experiment(row[0], row[1], Lifecycle(row[2]), row[3], row[4], tags.get(row[0], {}))
+        Experiment(row[0], row[1], Lifecycle(row[2]), row[3], row[4], tags.get(row[0], {}), row[5])
         for row in await conn.fetch(_LOAD, workspace_id, ids)
     ]
 

@@ -85,10 +85,12 @@ async def made(
 
 # The order of the ids; ids of other workspaces give nothing.
 _FIELDS = """r.id, r.experiment_id, r.name, r.status, r.lifecycle, r.user_name, r.source_name, r.git_commit,
-       r.parent_run_id, r.start_ms, r.end_ms, r.updated_ms, r.refused_records, r.lost_records"""
+       r.parent_run_id, r.start_ms, r.end_ms, r.updated_ms, r.refused_records, r.lost_records,
+       e.artifact_location"""
 _LOAD = f"""
 SELECT {_FIELDS}
   FROM unnest($2::uuid[]) WITH ORDINALITY AS wanted (id, position) JOIN runs r USING (id)
+  JOIN experiments e ON e.id = r.experiment_id
  WHERE r.workspace_id = $1 ORDER BY wanted.position
 """  # noqa: S608  # only constants are put together
 _LOAD_PARAMS = "SELECT run_id, key, value FROM run_params WHERE run_id = ANY($1) AND workspace_id = $2"
@@ -208,8 +210,8 @@ UPDATE runs r SET
     status     = coalesce($4, r.status),
     end_ms     = coalesce($6, CASE WHEN $5 THEN coalesce(r.end_ms, t.ms) WHEN $4 IS NULL THEN r.end_ms END),
     updated_ms = greatest(r.updated_ms, t.ms)
-  FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
- WHERE r.workspace_id = $1 AND r.id = $2
+  FROM experiments e, (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
+ WHERE r.workspace_id = $1 AND r.id = $2 AND e.id = r.experiment_id
 RETURNING {_FIELDS}
 """  # noqa: S608  # only constants are put together
 
