@@ -9,14 +9,94 @@ CREATE TABLE logged_models (
     id            uuid PRIMARY KEY,
     workspace_id  integer NOT NULL REFERENCES workspaces,
     experiment_id bigint NOT NULL REFERENCES experiments,
-    name          text NOT NULL,
+    name          text COLLATE "C" NOT NULL,
     model_type    text NOT NULL DEFAULT '',
     status        smallint NOT NULL DEFAULT 1,     -- 1 pending, 2 ready, 3 upload failed
-    lifecycle     smallint NOT NULL DEFAULT 1,     -- 1 active, 2 deleted
-    source_run_id uuid,                            -- no foreign key: it outlives its run
+    lifecycle     smallint NOT NULL DEFAULT 1,     -- 1 active, 2 deleted, for good
+    source_run_id text NOT NULL DEFAULT '',        -- as its client says it; it may be no run of ours
     created_ms    bigint NOT NULL,
     updated_ms    bigint NOT NULL,
     deleted_ms    bigint
+);
+CREATE INDEX logged_models_newest ON logged_models (workspace_id, experiment_id, created_ms DESC, id);
+CREATE INDEX logged_models_name ON logged_models (workspace_id, experiment_id, name, created_ms DESC, id);
+CREATE INDEX logged_models_run ON logged_models (workspace_id, experiment_id, source_run_id);
+CREATE INDEX logged_models_deleted ON logged_models (deleted_ms) WHERE lifecycle = 2;
+
+CREATE TABLE logged_model_params (
+    model_id      uuid NOT NULL REFERENCES logged_models ON DELETE CASCADE,
+    workspace_id  integer NOT NULL,
+    experiment_id bigint NOT NULL,
+    key           text NOT NULL,
+    value         text NOT NULL,
+    PRIMARY KEY (model_id, key)
+);
+CREATE INDEX logged_model_params_search
+    ON logged_model_params (workspace_id, experiment_id, key, left(value, 128) COLLATE "C");
+
+CREATE TABLE logged_model_tags (
+    model_id      uuid NOT NULL REFERENCES logged_models ON DELETE CASCADE,
+    workspace_id  integer NOT NULL,
+    experiment_id bigint NOT NULL,
+    key           text NOT NULL,
+    value         text NOT NULL,
+    PRIMARY KEY (model_id, key)
+);
+CREATE INDEX logged_model_tags_search
+    ON logged_model_tags (workspace_id, experiment_id, key, left(value, 128) COLLATE "C");
+
+-- Points that runs have logged of a model, those on one dataset and another. The experiment is that of the model.
+CREATE TABLE logged_model_metrics (
+    model_id       uuid NOT NULL REFERENCES logged_models ON DELETE CASCADE,
+    workspace_id   integer NOT NULL,
+    experiment_id  bigint NOT NULL,
+    run_id         uuid NOT NULL,                  -- no foreign key: `gc` removes the run's points before the run
+    key            text NOT NULL,
+    time_ms        bigint NOT NULL,
+    step           bigint NOT NULL,
+    value          double precision NOT NULL,
+    dataset_name   text NOT NULL DEFAULT '',
+    dataset_digest text NOT NULL DEFAULT ''
+);
+CREATE INDEX logged_model_metrics_latest ON logged_model_metrics (model_id, key, time_ms DESC, step DESC, run_id);
+CREATE INDEX logged_model_metrics_search ON logged_model_metrics (workspace_id, experiment_id, key, value);
+CREATE INDEX logged_model_metrics_run ON logged_model_metrics (run_id);
+
+-- Datasets that runs took in, each once in an experiment.
+CREATE TABLE datasets (
+    experiment_id bigint NOT NULL REFERENCES experiments ON DELETE CASCADE,
+    name          text COLLATE "C" NOT NULL,
+    digest        text COLLATE "C" NOT NULL,
+    workspace_id  integer NOT NULL,
+    source_type   text NOT NULL,
+    source        text NOT NULL,
+    schema        text,
+    profile       text,
+    PRIMARY KEY (experiment_id, name, digest)
+);
+CREATE TABLE run_datasets (
+    run_id        uuid NOT NULL REFERENCES runs ON DELETE CASCADE,
+    workspace_id  integer NOT NULL,
+    experiment_id bigint NOT NULL,
+    name          text COLLATE "C" NOT NULL,
+    digest        text COLLATE "C" NOT NULL,
+    context       text,                            -- what it was taken for: the tag mlflow.data.context
+    tag_keys      text[] NOT NULL,
+    tag_values    text[] NOT NULL,
+    position      bigint GENERATED ALWAYS AS IDENTITY,
+    PRIMARY KEY (run_id, name, digest)
+);
+CREATE INDEX run_datasets_name ON run_datasets (workspace_id, experiment_id, name, digest);
+CREATE INDEX run_datasets_digest ON run_datasets (workspace_id, experiment_id, digest);
+
+-- Logged models that runs took in and brought forth. The id is as the client says it; it may be no model of ours.
+CREATE TABLE run_models (
+    run_id       uuid NOT NULL REFERENCES runs ON DELETE CASCADE,
+    workspace_id integer NOT NULL,
+    output       boolean NOT NULL,
+    model_id     text NOT NULL,
+    step         bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run_id, output, model_id)
 );
 
 -- Traces: what happened inside of one request of an application. The id is as its client made it.
