@@ -59,6 +59,6 @@ async def test_the_cache_of_shapes_is_bounded_by_names(db: Database, monkeypatch
     assert await shapes.resolve(run.run_id, ("a", "b")) is first
     for number in range(20):
         await shapes.resolve(run.run_id, tuple(f"m{number}.{i}" for i in range(10)))
-    assert shapes._names <= 100
+    assert shapes._size <= 100
     again = await shapes.resolve(run.run_id, ("a", "b"))
     assert again.ids.tolist() == first.ids.tolist()

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 
-from penstock_server.ingest.frames import Frames
+from penstock_server.ingest.framing import framed
 from penstock_server.ingest.ingest import Ingest
-from penstock_server.ingest.shapes import Shape
 from penstock_server.model import pages
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import InvalidArgument, InvalidPageToken
@@ -70,14 +69,35 @@ class Metrics:
         ):
             if given > limit:
                 raise InvalidArgument(what, f"{given} are too many for one batch; the limit is {limit}: send several")
-        check_params(params)
-        check_tags(tags)
         check_text("request_id", request_id, REQUEST_ID_LIMIT)
         for position, point in enumerate(points):
             check_time_ms(f"metrics[{position}].time_ms", point.time_ms)
+        names = [point.name for point in points]
+        columns = Columns(
+            np.array([point.step for point in points], np.int64),
+            np.array([point.time_ms for point in points], np.int64),
+            np.array([point.value for point in points], np.float64),
+        )
+        await self.log_columns(caller, run_id, names, columns, params, tags, request_id)
+
+    async def log_columns(
+        self,
+        caller: Caller,
+        run_id: RunId,
+        names: Sequence[str],
+        points: Columns,
+        params: dict[str, str],
+        tags: dict[str, str],
+        request_id: str = "",
+    ) -> None:
+        """As `log_batch`, of points in columns, each of the metric that `names` says; their times are checked."""
+        check_params(params)
+        check_tags(tags)
         async with self._db.connection() as conn:
             run = await runs.locate_active(conn, caller.workspace_id, run_id)
-        frames = [await self._frames(run_id, points)] if points else []
+        frames = []
+        if names:
+            frames.append(await framed(self._ingest, run_id, names, points.steps, points.times_ms, points.values))
         updates = [Update(True, key, value) for key, value in params.items()]
         updates += [Update(False, key, value) for key, value in tags.items()]
         request = uuid.uuid5(_REQUESTS, f"{format_run_id(run_id)} {request_id}") if request_id else None
@@ -170,30 +190,6 @@ class Metrics:
             if not found:
                 await runs.locate(conn, caller.workspace_id, run_id)  # a run without points, or no run
         return {name: metric_id for (_, name), metric_id in found.items()}
-
-    async def _frames(self, run_id: RunId, points: Sequence[Point]) -> Frames:
-        """Points as frames: consecutive ones of the same step and time, and of different names, are one."""
-        groups: list[list[Point]] = []
-        names: set[str] = set()
-        for point in points:
-            last = groups[-1][-1] if groups else None
-            if last is None or (point.step, point.time_ms) != (last.step, last.time_ms) or point.name in names:
-                groups.append([])
-                names = set()
-            groups[-1].append(point)
-            names.add(point.name)
-        shapes = await self._ingest.shapes(run_id, [tuple(point.name for point in group) for group in groups])
-        kinds: dict[Shape, int] = {}
-        for shape in shapes:
-            kinds.setdefault(shape, len(kinds))
-        return Frames(
-            len(groups),
-            list(kinds),
-            np.array([kinds[shape] for shape in shapes], np.int32) if len(kinds) > 1 else None,
-            np.array([group[0].step for group in groups], np.int64),
-            np.array([group[0].time_ms for group in groups], np.int64),
-            np.array([point.value for group in groups for point in group], np.float64),
-        )
 
 
 def _check_names(names: Sequence[str]) -> None:

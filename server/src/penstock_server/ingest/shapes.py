@@ -51,34 +51,42 @@ class Shapes:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known: OrderedDict[tuple[RunId, tuple[str, ...]], Shape] = OrderedDict()
-        self._names = 0
+        self._size = 0
 
     async def resolve(self, run_id: RunId, names: tuple[str, ...]) -> Shape:
         """The shape of these names, whose metrics are given ids when they are new. Raises InvalidArgument, NotFound."""
-        known = self._known.get((run_id, names))
-        if known is not None:
-            self._known.move_to_end((run_id, names))
-            return known
-        check_shape(names)
-        ids = await metrics.metric_ids(self._db, run_id, names)
-        # Another stream may have resolved the same names in the meantime: the first object stays the one.
-        shape = Shape(names, [ids[name] for name in names])
-        first = self._known.setdefault((run_id, names), shape)
-        if first is not shape:
-            return first
-        self._names += len(names)
-        while self._names > _NAMES_KEPT and len(self._known) > 1:
-            _, oldest = self._known.popitem(last=False)
-            self._names -= len(oldest)
+        (shape,) = await self.resolve_all(run_id, [names])
         return shape
 
     async def resolve_all(self, run_id: RunId, groups: Sequence[tuple[str, ...]]) -> list[Shape]:
-        """The shapes of several groups of names, asked for at once; they are hardly coming again, and not kept."""
-        if len(groups) == 1:
-            return [await self.resolve(run_id, groups[0])]
-        distinct = set(groups)
-        for names in distinct:
-            check_shape(names)
-        ids = await metrics.metric_ids(self._db, run_id, list({name for names in distinct for name in names}))
-        shapes = {names: Shape(names, [ids[name] for name in names]) for names in distinct}
-        return [shapes[names] for names in groups]
+        """The shapes of several groups of names. Those that are not known are asked for at once."""
+        found = {names: self._recall(run_id, names) for names in dict.fromkeys(groups)}
+        unknown = [names for names, shape in found.items() if shape is None]
+        if unknown:
+            for names in unknown:
+                check_shape(names)
+            ids = await metrics.metric_ids(self._db, run_id, list({name for names in unknown for name in names}))
+            for names in unknown:
+                found[names] = self._keep(run_id, Shape(names, [ids[name] for name in names]))
+        return [shape for names in groups if (shape := found[names]) is not None]
+
+    def _recall(self, run_id: RunId, names: tuple[str, ...]) -> Shape | None:
+        known = self._known.get((run_id, names))
+        if known is not None:
+            self._known.move_to_end((run_id, names))
+        return known
+
+    def _keep(self, run_id: RunId, shape: Shape) -> Shape:
+        # Another stream may have resolved the same names in the meantime: the first object stays the one.
+        first = self._known.setdefault((run_id, shape.names), shape)
+        if first is shape:
+            self._size += _weight(shape)
+            while self._size > _NAMES_KEPT and len(self._known) > 1:
+                _, oldest = self._known.popitem(last=False)
+                self._size -= _weight(oldest)
+        return first
+
+
+def _weight(shape: Shape) -> int:
+    """What a shape takes of the room there is, in names: what it takes without any is about as much as four."""
+    return len(shape) + 4
