@@ -57,6 +57,8 @@ def result(text: str, subject: Facts, **holders: Facts | None) -> GateResult:
         ("metrics.f1 >= `2nd`.metrics.f1", Reference("@2nd", F1)),
         ("metrics.f1 >= -x.metrics.f1", Reference("@-x", F1)),
         ("metrics.f1 >= production.METRICS.f1", Reference("Production", F1)),
+        ("metrics.f1 >= `@production`.metrics.f1", Reference("@production", F1)),
+        ("metrics.f1 >= `@champion`.metrics.f1", Reference("@champion", F1)),
         ("metrics.f1 >= metrics.metrics.f1", Reference("@metrics", F1)),
         ("metrics.f1 >= champion.metrics.`val/top 5`", Reference("@champion", TOP)),
         ("metrics.f1 >= `champion`.metrics.\"val/top 5\"", Reference("@champion", TOP)),
@@ -134,7 +136,7 @@ def is_alias(text: str) -> bool:
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.from_regex(r"[\w-]+", fullmatch=True).filter(is_alias),
+    st.from_regex(r"[\w-]+", fullmatch=True).filter(is_alias) | st.sampled_from(["Staging", "production", "none"]),
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1),
     st.sampled_from([(Entity.METRIC, Type.NUMBER), (Entity.PARAM, Type.TEXT), (Entity.TAG, Type.TEXT)]),
 )

@@ -7,6 +7,7 @@ import uuid
 import pytest
 
 from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.promotions import key
 from penstock_server.model.registry import (
     Ref,
     Stage,
@@ -41,6 +42,7 @@ RUN = RunId(uuid.UUID("0190a0a0-0000-7000-8000-000000000001"))
         ("iris/LATEST", Ref("iris")),
         ("models:/iris@champion", Ref("iris", alias="champion")),
         ("iris@champion", Ref("iris", alias="champion")),
+        ("iris@Production", Ref("iris", alias="Production")),
         ("a@b@champion", Ref("a@b", alias="champion")),
         ("a@b/3", Ref("a@b", version=3)),
         ("Größe 1/3", Ref("Größe 1", version=3)),
@@ -74,7 +76,6 @@ def test_references(text: str, ref: Ref) -> None:
         "iris@",
         "iris@3",
         "iris@latest",
-        "iris@Production",
         "runs:/iris/3",
         "models://iris/3",
         f"{'x' * 257}/3",
@@ -111,6 +112,7 @@ def test_names_say_what_is_wrong_with_them() -> None:
         ("a\nb", r"name: 'a\nb' has a control character at position 1"),
         ("iris\x1b[31m", r"name: 'iris\x1b[31m' has a control character at position 4"),
         ("\u202eevil", r"name: '\u202eevil' has a control character at position 0"),
+        ("..", "name: '..' means a directory wherever a name becomes that of a file"),
         ("a/b", "name: 'a/b' has a / in it, which references such as models:/name/3 need"),
         ("x" * 257, "name: is 257 characters long; the limit is 256"),
     ):
@@ -126,14 +128,23 @@ def test_versions_begin_with_one() -> None:
             check_version(version)
 
 
-def test_aliases_are_never_taken_for_versions_or_stages() -> None:
-    for alias in ("champion", "v", "1st", "v1-rc", "_", "größe"):
+def test_aliases_are_never_taken_for_versions() -> None:
+    for alias in ("champion", "v", "1st", "v1-rc", "_", "größe", "None", "staging", "Production", "archived"):
         assert parse_ref(f"iris@{check_alias(alias)}").alias == alias
-    for alias in ("3", "v3", "V3", "٣", "latest", "None", "staging", "PRODUCTION", "archived", "a b", "a.b", "a/b", ""):
+    for alias in ("3", "v3", "V3", "٣", "latest", "Latest", "a b", "a.b", "a/b", ""):
         with pytest.raises(InvalidArgument, match=r"^alias: "):
             check_alias(alias)
     with pytest.raises(InvalidArgument, match="the limit is 255"):
         check_alias("x" * 256)
+
+
+def test_the_history_tells_an_alias_from_a_stage_of_that_name() -> None:
+    assert [key(target) for target in ("@champion", "@production", "@Production", "Production")] == [
+        "champion",
+        "production",
+        "@Production",
+        "Production",
+    ]
 
 
 def test_sources_are_text_of_one_line() -> None:

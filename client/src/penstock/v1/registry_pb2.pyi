@@ -131,7 +131,7 @@ class RegisteredModel(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., create_time_ms: _Optional[int] = ..., update_time_ms: _Optional[int] = ..., created_by: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., aliases: _Optional[_Iterable[_Union[ModelAlias, _Mapping]]] = ..., latest_versions: _Optional[_Iterable[_Union[ModelVersion, _Mapping]]] = ..., policies: _Optional[_Iterable[_Union[PromotionPolicy, _Mapping]]] = ..., last_version: _Optional[int] = ...) -> None: ...
 
 class ModelVersion(_message.Message):
-    __slots__ = ("name", "version", "run_id", "source", "path", "status", "status_message", "stage", "description", "create_time_ms", "update_time_ms", "created_by", "tags", "aliases", "source_problem")
+    __slots__ = ("name", "version", "run_id", "source", "path", "status", "status_message", "stage", "description", "create_time_ms", "update_time_ms", "created_by", "tags", "aliases", "source_problem", "given_source", "logged_model_id", "run_link")
     class TagsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -154,6 +154,9 @@ class ModelVersion(_message.Message):
     TAGS_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     SOURCE_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    LOGGED_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    RUN_LINK_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     run_id: str
@@ -169,7 +172,10 @@ class ModelVersion(_message.Message):
     tags: _containers.ScalarMap[str, str]
     aliases: _containers.RepeatedScalarFieldContainer[str]
     source_problem: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., run_id: _Optional[str] = ..., source: _Optional[str] = ..., path: _Optional[str] = ..., status: _Optional[_Union[ModelVersionStatus, str]] = ..., status_message: _Optional[str] = ..., stage: _Optional[_Union[ModelStage, str]] = ..., description: _Optional[str] = ..., create_time_ms: _Optional[int] = ..., update_time_ms: _Optional[int] = ..., created_by: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., source_problem: _Optional[str] = ...) -> None: ...
+    given_source: str
+    logged_model_id: str
+    run_link: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., run_id: _Optional[str] = ..., source: _Optional[str] = ..., path: _Optional[str] = ..., status: _Optional[_Union[ModelVersionStatus, str]] = ..., status_message: _Optional[str] = ..., stage: _Optional[_Union[ModelStage, str]] = ..., description: _Optional[str] = ..., create_time_ms: _Optional[int] = ..., update_time_ms: _Optional[int] = ..., created_by: _Optional[str] = ..., tags: _Optional[_Mapping[str, str]] = ..., aliases: _Optional[_Iterable[str]] = ..., source_problem: _Optional[str] = ..., given_source: _Optional[str] = ..., logged_model_id: _Optional[str] = ..., run_link: _Optional[str] = ...) -> None: ...
 
 class PromotionTarget(_message.Message):
     __slots__ = ("alias", "stage")

@@ -20,6 +20,7 @@ from typing import Any
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.like import like
 from penstock_server.model.limits import check_text
+from penstock_server.model.registry import Stage
 from penstock_server.model.search import parse_gate
 from penstock_server.model.search_tree import (
     NAMED,
@@ -167,6 +168,8 @@ def written(subject: Field | Reference) -> str:
     """A field as gates write it."""
     if isinstance(subject, Reference):
         name = subject.holder.removeprefix("@")
+        if name != subject.holder and Stage.called(name) is not None:
+            name = subject.holder  # an alias that is called as a stage is
         plain = re.fullmatch(r"-?[^\W\d][\w-]*", name) is not None
         prefix = "attributes." if subject.field.entity is Entity.ATTRIBUTE else ""
         return f"{name if plain else f'`{name}`'}.{prefix}{written(subject.field)}"

@@ -15,6 +15,7 @@ APPROVALS_LIMIT = 20
 # Who has a say in one promotion.
 VERDICTS_LIMIT = 50
 _ALIAS = "@"
+_LABELS = frozenset(stage.label for stage in Stage)
 _GUARDABLE = (Stage.STAGING.label, Stage.PRODUCTION.label)
 
 
@@ -99,8 +100,9 @@ def where_to(target: str) -> str | Stage:
 
 
 def key(target: str) -> str:
-    """A target as the history has it: the alias, or the stage's label."""
-    return target.removeprefix(_ALIAS)
+    """A target as the history has it: the stage's label, or the alias, with its @ where it is called as a stage is."""
+    name = target.removeprefix(_ALIAS)
+    return target if name in _LABELS else name
 
 
 def check_policy(policy: Policy) -> Policy:

@@ -274,6 +274,8 @@ def check_name(name: str, where: str = "name") -> str:
         raise InvalidArgument(where, "must not be blank")
     if found := _UNSHOWN.search(name):
         raise InvalidArgument(where, f"{name!r} has a control character at position {found.start()}")
+    if name in (".", ".."):
+        raise InvalidArgument(where, f"{name!r} means a directory wherever a name becomes that of a file")
     for character in "/:":
         if character in name:
             raise InvalidArgument(
@@ -290,12 +292,18 @@ def check_version(version: int, where: str = "version") -> int:
 
 
 def check_alias(alias: str, where: str = "alias") -> str:
-    """An alias, which must not look like a version, `latest` or a stage. Raises InvalidArgument."""
+    """An alias, which must not look like a version or `latest`. It may be called as a stage. Raises InvalidArgument."""
+    check_alias_form(alias, where)
+    if alias.lower() == LATEST or _LIKE_A_VERSION.fullmatch(alias):
+        raise InvalidArgument(where, f"{alias!r} would be taken for a version; take another alias")
+    return alias
+
+
+def check_alias_form(alias: str, where: str = "alias") -> str:
+    """What is looked for among aliases. Raises InvalidArgument."""
     check_text(where, alias, ALIAS_LIMIT, empty=False)
     if not _ALIAS.fullmatch(alias):
         raise InvalidArgument(where, f"{alias!r} is no alias: letters, digits, _ and - make one")
-    if alias.lower() == LATEST or _LIKE_A_VERSION.fullmatch(alias) or Stage.called(alias) is not None:
-        raise InvalidArgument(where, f"{alias!r} would be taken for a version or a stage; take another alias")
     return alias
 
 

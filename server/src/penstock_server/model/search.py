@@ -7,7 +7,7 @@
     test       = ( = | != | > | >= | < | <= ) ( value | reference )
                | [NOT] ( LIKE | ILIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
     field      = metrics.key | params.key | tags.key | [attributes.]name
-    reference  = (alias | stage) "." ( metrics.key | params.key | tags.key | attributes.name )     in gates only
+    reference  = (alias | stage | `@alias`) "." ( metrics.key | params.key | tags.key | attributes.name )  in gates only
 
 docs/search.md tells users what each of them means; model/search_tree.py has the
 tree, model/search_tokens.py the words, model/search_schemas.py each noun's fields.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from penstock_server.model.errors import InvalidArgument, InvalidFilter
 from penstock_server.model.limits import INT64_MAX, INT64_MIN
 from penstock_server.model.registry import Stage, check_alias
-from penstock_server.model.search_schemas import EXPERIMENTS, GATES, MODEL_VERSIONS, MODELS, RUNS, Schema
+from penstock_server.model.search_schemas import EXPERIMENTS, GATES, MLFLOW_RUNS, MODEL_VERSIONS, MODELS, RUNS, Schema
 from penstock_server.model.search_tokens import Kind, Token, tokens
 from penstock_server.model.search_tree import (
     NAMED,
@@ -54,6 +54,7 @@ __all__ = [
     "Schema",
     "parse_experiments",
     "parse_gate",
+    "parse_mlflow_runs",
     "parse_models",
     "parse_runs",
     "parse_versions",
@@ -73,6 +74,11 @@ _NO_PATTERNS = (*_IN_ORDER, Type.EXPERIMENT_ID)
 def parse_runs(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
     """A search of runs. Raises InvalidFilter."""
     return _parse(RUNS, filter, order_by)
+
+
+def parse_mlflow_runs(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of runs, which MLflow's clients know by their artifacts' URI too. Raises InvalidFilter."""
+    return _parse(MLFLOW_RUNS, filter, order_by)
 
 
 def parse_experiments(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
@@ -255,7 +261,10 @@ class _Parser:
             return None
         stage = Stage.called(holder)
         try:
-            named = stage.label if stage not in (None, Stage.NONE) else "@" + check_alias(holder)
+            if stage is Stage.NONE:
+                raise InvalidArgument("stage", "None is nothing to compare with")
+            # In backticks an alias may have its @: that is how one is meant which is called as a stage is.
+            named = stage.label if stage else "@" + check_alias(holder.removeprefix("@"))
         except InvalidArgument:
             raise self._error("an alias or a stage before the first '.'", first) from None
         if "." not in field:
