@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import structlog
@@ -41,6 +42,7 @@ from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
+from penstock_server.mlflow.runs import RunEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
@@ -210,7 +212,7 @@ async def _work(
         uploads = Uploads(db, watched, ingest.precedence, direct=direct)
         limit = settings.max_message_bytes
         access, experiments = Access(db), Experiments(db)
-        door = Door(access, ExperimentEndpoints(experiments))
+        door = Door(access, chain(ExperimentEndpoints(experiments), RunEndpoints(runs)))
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),

@@ -183,6 +183,17 @@ class Runs:
             await runs.put_tags(conn, ref, tags)
             await changes.notify_run(conn, ref)
 
+    async def change_tag(self, caller: Caller, run_id: RunId, key: str, change: Callable[[str | None], str]) -> None:
+        """Sets a tag of an active run to what `change` makes of its value, None when it is not there.
+
+        Raises NotFound, NotActive.
+        """
+        async with self._db.waiting() as conn:
+            ref = await runs.lock_active(conn, caller.workspace_id, run_id)
+            value = change(await runs.tag(conn, ref, key))
+            await runs.put_tags(conn, ref, check_tags({key: value}))
+            await changes.notify_run(conn, ref)
+
     async def delete_tags(self, caller: Caller, run_id: RunId, keys: Sequence[str]) -> None:
         """Removes tags of an active run; none when one of them is not there. Raises NotFound, NotActive."""
         for key in keys:

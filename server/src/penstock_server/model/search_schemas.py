@@ -51,6 +51,8 @@ RUNS = Schema(
     aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
     refused={"artifact_uri": "another attribute: where artifacts are kept is the server's affair, search by run_id"},
 )
+# As MLflow's clients search them, who are told where artifacts are.
+MLFLOW_RUNS = replace(RUNS, attributes={**RUNS.attributes, "artifact_uri": Type.TEXT}, refused={})
 EXPERIMENTS = Schema(
     noun="experiments",
     entities={**_TAG_WORDS, **_ATTRIBUTE_WORDS, "experiment": Entity.ATTRIBUTE},

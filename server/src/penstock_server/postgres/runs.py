@@ -273,6 +273,15 @@ async def add_params(conn: Connection, run: RunRef, params: Mapping[str, str]) -
     return {row[0]: row[1] for row in await conn.fetch(_PARAMS, run.run_id, keys)}
 
 
+_TAG = "SELECT value FROM run_tags WHERE run_id = $1 AND key = $2"
+
+
+async def tag(conn: Connection, run: RunRef, key: str) -> str | None:
+    """The value of a tag; None when it is not there."""
+    found: str | None = await conn.fetchval(_TAG, run.run_id, key)
+    return found
+
+
 _PUT_TAGS = """
 INSERT INTO run_tags AS old (run_id, workspace_id, experiment_id, key, value)
 SELECT $1, $2, $3, t.key, t.value FROM unnest($4::text[], $5::text[]) AS t (key, value)

@@ -57,6 +57,12 @@ class Noun:
     prefixed: frozenset[str] = frozenset()
 
 
+# As mlflow/locations.py makes it.
+_ARTIFACT_URI = r"""(
+    SELECT regexp_replace(coalesce(nullif(e.artifact_location, ''), 'mlflow-artifacts:/' || e.id), '/*(\?.*)?$',
+                          '/' || replace(r.id::text, '-', '') || '/artifacts\1')
+      FROM experiments e WHERE e.id = r.experiment_id)"""
+
 RUNS = Noun(
     row="r",
     table="runs",
@@ -73,6 +79,7 @@ RUNS = Noun(
         "parent_run_id": "r.parent_run_id",
         "git_commit": "nullif(r.git_commit, '')",
         "source_name": "nullif(r.source_name, '')",
+        "artifact_uri": _ARTIFACT_URI,
         "lifecycle": "r.lifecycle",
     },
 )

@@ -1,0 +1,192 @@
+"""Runs, as MLflow's clients know them."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from penstock_server.core.runs import Runs
+from penstock_server.mlflow import filters, ids, locations, pages, run_texts
+from penstock_server.mlflow.arguments import Arguments, integer
+from penstock_server.mlflow.door import Answer, Endpoint
+from penstock_server.mlflow.errors import invalid
+from penstock_server.mlflow.experiments import STAGE, pairs
+from penstock_server.mlflow.logged_history import MODELS_TAG, read, with_another
+from penstock_server.model.access import Caller, Permission, Resource
+from penstock_server.model.errors import NotFound
+from penstock_server.model.runs import NewRun, Run, RunId, RunStatus, format_run_id
+
+_HERE = "2.0/mlflow/runs"
+_PAGE = 1_000
+_NOTHING: Mapping[str, Any] = {}
+_MAX = sys.float_info.max
+
+
+class RunEndpoints:
+    """The endpoints of runs, of their params and of their tags."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        write = Permission.WRITE
+        yield Endpoint("POST", f"{_HERE}/create", self._create, write, Resource.EXPERIMENT, "experiment_id")
+        yield Endpoint("GET", f"{_HERE}/get", self._get, Permission.READ, Resource.RUN, "run_id")
+        yield Endpoint("POST", f"{_HERE}/search", self._search, Permission.READ, Resource.EXPERIMENT, "experiment_ids")
+        for name, answer in (
+            ("update", self._update),
+            ("delete", self._delete),
+            ("restore", self._restore),
+            ("log-parameter", self._log_param),
+            ("set-tag", self._set_tag),
+            ("delete-tag", self._delete_tag),
+            ("log-model", self._log_model),
+        ):
+            yield Endpoint("POST", f"{_HERE}/{name}", answer, write, Resource.RUN, "run_id")
+
+    async def _create(self, caller: Caller, arguments: Arguments) -> Answer:
+        experiment_id = ids.experiment_id(arguments)
+        tags, named = run_texts.tags(arguments)
+        name = arguments.text("run_name")
+        if name and named and name != named:
+            raise invalid(
+                "Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values "
+                f"(run_name='{name}', mlflow.runName='{named}')."
+            )
+        new = run_texts.new_run(arguments.text("user_id"), name or named, tags, arguments.integer("start_time"))
+        return {"run": shown(await self._made(caller, replace(new, experiment_id=experiment_id)))}
+
+    async def _made(self, caller: Caller, new: NewRun) -> Run:
+        try:
+            return await self._runs.create(caller, new)
+        except NotFound as error:
+            if error.kind != "run":
+                raise
+        return await self._runs.create(caller, replace(new, parent_run_id=None))  # the tag may say anything
+
+    async def _get(self, caller: Caller, arguments: Arguments) -> Answer:
+        run = await self._runs.get(caller, ids.run_id(arguments))
+        return {"run": shown(run, _NOTHING, _NOTHING)}
+
+    async def _search(self, caller: Caller, arguments: Arguments) -> Answer:
+        size, view = pages.size(arguments, _PAGE), pages.view(arguments, "run_view_type")
+        within = ids.experiment_ids(arguments)
+        query = filters.runs(arguments.text("filter"), arguments.texts("order_by"))
+        if not within:
+            return {}
+        token = arguments.text("page_token")
+        found, token = await self._runs.find(
+            caller, query, experiment_ids=within, page_size=size, page_token=token, view=view
+        )
+        answer: dict[str, Any] = {}
+        if found:
+            answer["runs"] = [shown(run, _NOTHING, _NOTHING) for run in found]
+        if token:
+            answer["next_page_token"] = token
+        return answer
+
+    async def _update(self, caller: Caller, arguments: Arguments) -> Answer:
+        run_id, status = ids.run_id(arguments), _status(arguments)
+        end_ms = arguments.integer("end_time") if "end_time" in arguments else None
+        name = arguments.text("run_name") or None
+        return {"run_info": info(await self._runs.update(caller, run_id, name, status, end_ms))}
+
+    async def _delete(self, caller: Caller, arguments: Arguments) -> Answer:
+        # Clients have no word for force; what models' versions lose is told in the registry's history.
+        await self._runs.delete(caller, ids.run_id(arguments), force=True)
+        return {}
+
+    async def _restore(self, caller: Caller, arguments: Arguments) -> Answer:
+        await self._runs.restore(caller, ids.run_id(arguments))
+        return {}
+
+    async def _log_param(self, caller: Caller, arguments: Arguments) -> Answer:
+        await self._runs.log_params(caller, ids.run_id(arguments), dict([run_texts.param(arguments)]))
+        return {}
+
+    async def _set_tag(self, caller: Caller, arguments: Arguments) -> Answer:
+        key, value = run_texts.tag(arguments)
+        await set_tags(self._runs, caller, ids.run_id(arguments), {key: value})
+        return {}
+
+    async def _delete_tag(self, caller: Caller, arguments: Arguments) -> Answer:
+        run_id, key = ids.run_id(arguments), arguments.required("key")
+        if key == run_texts.RUN_NAME:
+            await self._runs.update(caller, run_id)  # a run is never without a name
+        else:
+            await self._runs.delete_tags(caller, run_id, [key])
+        return {}
+
+    async def _log_model(self, caller: Caller, arguments: Arguments) -> Answer:
+        model = read(arguments.required("model_json"))
+        await self._runs.change_tag(caller, ids.run_id(arguments), MODELS_TAG, lambda old: with_another(old, model))
+        return {}
+
+
+async def set_tags(runs: Runs, caller: Caller, run_id: RunId, tags: dict[str, str]) -> None:
+    """Sets tags of a run, of which one may be its name. Raises as Runs.set_tags()."""
+    others = {key: value for key, value in tags.items() if key != run_texts.RUN_NAME}
+    if others != tags:
+        await runs.update(caller, run_id, tags[run_texts.RUN_NAME] or None)
+    if others:
+        await runs.set_tags(caller, run_id, others)
+
+
+def shown(run: Run, inputs: Mapping[str, Any] = _NOTHING, outputs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """A run as it goes out, with its inputs and outputs as they go out."""
+    data: dict[str, Any] = {}
+    if run.metrics:
+        data["metrics"] = [
+            {"key": each[0], "value": shown_value(each[4]), "timestamp": each[3], "step": each[2]}
+            for each in run.metrics
+        ]
+    if run.params:
+        data["params"] = pairs(run.params)
+    data["tags"] = pairs(run_texts.shown_tags(run))
+    answer = {"info": info(run), "data": data, "inputs": inputs}
+    if outputs is not None:
+        answer["outputs"] = outputs
+    return answer
+
+
+def info(run: Run) -> dict[str, Any]:
+    """A run's own fields as they go out."""
+    run_id = format_run_id(run.id)
+    answer = {
+        "run_id": run_id,
+        "run_uuid": run_id,
+        "run_name": run.name,
+        "experiment_id": str(run.experiment_id),
+        "user_id": run.user,
+        "status": run.status.name,
+        "start_time": run.start_ms,
+        "artifact_uri": locations.of_run(run),
+        "lifecycle_stage": STAGE[run.lifecycle],
+    }
+    if run.end_ms is not None:
+        answer["end_time"] = run.end_ms
+    return answer
+
+
+def shown_value(value: float) -> float | str:
+    """A metric's value as it goes out: NaN as text, infinities as the greatest number there is."""
+    if -_MAX <= value <= _MAX:
+        return value
+    return "NaN" if math.isnan(value) else math.copysign(_MAX, value)
+
+
+def _status(arguments: Arguments) -> RunStatus | None:
+    """The status that is asked for, by name or by number; None when none is."""
+    value = arguments.get("status")
+    if value is None:
+        return None
+    name = value if isinstance(value, str) else ""
+    number = integer(value)
+    if name in RunStatus.__members__:
+        return RunStatus[name]
+    if number is None or number not in set(RunStatus):
+        raise arguments.wrong("status", value, f"Value must be one of {', '.join(RunStatus.__members__)}")
+    return RunStatus(number)
