@@ -99,11 +99,69 @@ CREATE TABLE run_models (
     PRIMARY KEY (run_id, output, model_id)
 );
 
--- Traces: what happened inside of one request of an application. The id is as its client made it.
+-- Traces: what happened inside of one request of an application. The id is as its client made it. Tags and the like are
+-- in the row, not in rows of their own: there are some fifteen of them to a trace, and a trace is written by one statement.
 CREATE TABLE traces (
-    id            uuid PRIMARY KEY,                -- of its files
-    workspace_id  integer NOT NULL REFERENCES workspaces,
-    experiment_id bigint NOT NULL REFERENCES experiments,
-    trace_id      text NOT NULL,                   -- tr-<32 hexadecimal digits>, as a rule
+    id                uuid PRIMARY KEY DEFAULT gen_random_uuid(), -- of its files
+    workspace_id      integer NOT NULL REFERENCES workspaces,
+    experiment_id     bigint NOT NULL REFERENCES experiments,
+    trace_id          text COLLATE "C" NOT NULL,   -- tr-<32 hexadecimal digits>, as a rule
+    request_ms        bigint NOT NULL,             -- when it began
+    execution_ms      bigint,                      -- how long it took; NULL while it goes on
+    state             text NOT NULL,               -- OK, ERROR, IN_PROGRESS, STATE_UNSPECIFIED
+    told              boolean NOT NULL,            -- its client told the above; else it follows from its spans
+    client_request_id text,
+    request_preview   text,
+    response_preview  text,
+    tags              jsonb NOT NULL,
+    metadata          jsonb NOT NULL,
+    run_ids           text[] NOT NULL DEFAULT '{}', -- runs that it was linked to
+    prompts           text[] NOT NULL DEFAULT '{}', -- versions of prompts that it was linked to, as name/version
     UNIQUE (workspace_id, trace_id)
 );
+CREATE INDEX traces_newest ON traces (workspace_id, experiment_id, request_ms DESC, trace_id);
+CREATE INDEX traces_tags ON traces USING gin (tags jsonb_path_ops);
+CREATE INDEX traces_metadata ON traces USING gin (metadata jsonb_path_ops);
+CREATE INDEX traces_runs ON traces USING gin (run_ids);
+
+-- The steps of a trace. A row each: one that comes again takes the place of the first, and searches look into them.
+-- json and not jsonb, which forgets the order of keys and how numbers were written: it is what people log, and see again.
+CREATE TABLE trace_spans (
+    trace          uuid NOT NULL REFERENCES traces ON DELETE CASCADE,
+    span_id        text COLLATE "C" NOT NULL,      -- hexadecimal
+    parent_id      text,                           -- NULL: the root
+    name           text NOT NULL,
+    type           text NOT NULL,
+    status         text NOT NULL,                  -- OK, ERROR, UNSET
+    status_message text NOT NULL,
+    start_ns       bigint NOT NULL,
+    end_ns         bigint,
+    attributes     json NOT NULL,
+    events         json NOT NULL,
+    links          json NOT NULL,
+    PRIMARY KEY (trace, span_id)
+);
+
+-- What people and judges say of a trace.
+CREATE TABLE trace_assessments (
+    trace         uuid NOT NULL REFERENCES traces ON DELETE CASCADE,
+    assessment_id text COLLATE "C" NOT NULL,
+    kind          text NOT NULL,                   -- feedback, expectation, issue
+    name          text NOT NULL,
+    value         json NOT NULL,
+    error         json,
+    source_type   text NOT NULL,
+    source_id     text NOT NULL,
+    rationale     text,
+    metadata      json NOT NULL,
+    span_id       text,
+    overrides     text,                            -- the assessment that this one is instead of
+    valid         boolean NOT NULL,                -- not overridden
+    created_ms    bigint NOT NULL,
+    updated_ms    bigint NOT NULL,
+    PRIMARY KEY (trace, assessment_id)
+);
+
+-- Between which times a chunk's points lie, which may come in another order than their steps: MLflow's clients read
+-- histories by time. NULL where an earlier release wrote the chunk.
+ALTER TABLE metric_chunks ADD COLUMN least_time bigint, ADD COLUMN greatest_time bigint;
