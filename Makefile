@@ -11,6 +11,8 @@ BIN := .venv/bin
 UV := $(BIN)/uv
 # Wheels only: nothing is compiled, nothing of a package runs while it is installed.
 INSTALL := $(UV) pip install --quiet --only-binary :all:
+COMPILE := $(UV) pip compile --quiet --universal --upgrade --python-version 3.11 --only-binary :all: --no-annotate --no-header \
+	--no-emit-index-url --no-emit-package penstock --no-emit-package penstock-server
 PROTOS := $(wildcard protos/penstock/v1/*.proto)
 GENERATED := client/src/penstock/v1
 # What the protos may not break: the newest release, until there is one the first commit.
@@ -31,7 +33,7 @@ demo: .venv/ready ## Train a model on real data against a server of its own, and
 run: .venv/ready ## Run a server in the foreground, on the default ports and .penstock/ (more: make run ARGS="--workers 2").
 	@exec $(BIN)/penstock-server serve $(ARGS)
 
-test: .venv/ready ## Run the tests (some of them: make test ARGS="tests/client -k fork").
+test: .venv/ready .venv-mlflow2/ready .venv-mlflow3/ready $(if $(TORCH),.venv-mlflow3/torch) ## Run the tests (some: make test ARGS="tests/client -k fork"; with PyTorch: TORCH=torch==2.13.0).
 	$(BIN)/python -m pytest $(ARGS)
 
 test-faults: .venv/ready ## Play the fault campaigns at length (again: make test-faults SEED=1; less of it: SCALE=0.1).
@@ -77,15 +79,16 @@ protos: .venv-protos/ready ## Generate the code of protos/ into client/src.
 bench: .venv/ready ## Measure it, beside the limit of the machine (docs/benchmarks.md).
 	$(BIN)/python -m benchmarks $(ARGS)
 
-constraints: .venv/ready ## Take the newest versions of everything into constraints.txt.
-	{ echo '# Versions that the tests pass with, by name and version only. Refresh: make constraints.'; \
-	  printf -- '-e client\n-e server\n' | $(UV) pip compile --quiet --universal --upgrade --python-version 3.11 \
-	    --only-binary :all: --group dev --no-annotate --no-header --no-emit-index-url \
-	    --no-emit-package penstock --no-emit-package penstock-server -; } > build-constraints.txt
-	mv build-constraints.txt constraints.txt
+constraints: .venv/ready ## Take the newest versions of everything into constraints.txt and those of MLflow's clients.
+	printf -- '-e client\n-e server\n' | $(COMPILE) --group dev - > build-constraints.txt
+	$(COMPILE) client/pyproject.toml --group mlflow2 > build-constraints-mlflow2.txt
+	$(COMPILE) client/pyproject.toml --group mlflow3 > build-constraints-mlflow3.txt
+	for name in '' -mlflow2 -mlflow3; do \
+	  { echo '# Versions that the tests pass with, by name and version only. Refresh: make constraints.'; \
+	    cat build-constraints$$name.txt; } > constraints$$name.txt; rm build-constraints$$name.txt; done
 
 clean: ## Remove what setup and the tools made; what servers recorded (.penstock/) stays.
-	rm -rf .venv .venv-protos build dist .hypothesis .import_linter_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-mlflow2 .venv-mlflow3 .venv-protos build dist .hypothesis .import_linter_cache .mypy_cache .ruff_cache
 
 .venv/ready: pyproject.toml constraints.txt client/pyproject.toml server/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit(f"Penstock needs Python 3.11 to 3.14 and this is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'
@@ -93,6 +96,21 @@ clean: ## Remove what setup and the tools made; what servers recorded (.penstock
 		&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --constraint constraints.txt uv; }
 	$(INSTALL) --python $(BIN)/python --group dev --constraint constraints.txt --build-constraints constraints.txt \
 		--editable client --editable server
+	@touch $@
+
+# One of MLflow's clients, with our client beside it. (pyarrow has no file for Python 3.14 that MLflow 2 would take.)
+.venv-mlflow%/ready: .venv/ready constraints-mlflow%.txt
+	@echo 'Setting up .venv-mlflow$* …'
+	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' .venv-mlflow$*
+	@$(INSTALL) --python .venv-mlflow$*/bin/python --group mlflow$* --constraint constraints-mlflow$*.txt \
+		--build-constraints constraints.txt --editable client
+	@touch $@
+
+# By pip, which knows where people here get a PyTorch of theirs; what there is elsewhere for Linux brings gigabytes for GPUs.
+.venv-mlflow3/torch: .venv-mlflow3/ready
+	@echo 'Setting up $(TORCH) in .venv-mlflow3 …'
+	@$(BIN)/python -m pip --python .venv-mlflow3/bin/python install --quiet --disable-pip-version-check --only-binary :all: \
+		--constraint constraints-mlflow3.txt $(TORCH)
 	@touch $@
 
 .venv-protos/ready: .venv/ready
