@@ -42,6 +42,7 @@ from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
+from penstock_server.mlflow.metrics import MetricEndpoints
 from penstock_server.mlflow.runs import RunEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
@@ -212,14 +213,15 @@ async def _work(
         uploads = Uploads(db, watched, ingest.precedence, direct=direct)
         limit = settings.max_message_bytes
         access, experiments = Access(db), Experiments(db)
-        door = Door(access, chain(ExperimentEndpoints(experiments), RunEndpoints(runs)))
+        metrics = Metrics(db, ingest)
+        door = Door(access, chain(ExperimentEndpoints(experiments), RunEndpoints(runs), MetricEndpoints(metrics, runs)))
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),
             "RunService": RunService(runs, changes, limit),
             "RegistryService": RegistryService(Registry(db), ModelVersions(db), Promotions(db), events, limit),
             "MlflowService": MlflowService(door),
-            "MetricService": MetricService(Metrics(db, ingest), Streams(db, ingest, runs), limit),
+            "MetricService": MetricService(metrics, Streams(db, ingest, runs), limit),
         }
         grpc_server.register(access, servicers)
         state.door = None if settings.artifacts_only else door

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock_server.ingest.framing import framed
 from penstock_server.ingest.ingest import Ingest
@@ -16,7 +17,8 @@ from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check
 from penstock_server.model.metrics import MetricSummary, Point, check_key
 from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId, check_params, check_tags, format_run_id
 from penstock_server.model.streams import Update
-from penstock_server.postgres import history, metrics, runs, series
+from penstock_server.postgres import chronology, history, metrics, runs, sample, series
+from penstock_server.postgres.chronology import Moment
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.history import Position
 from penstock_server.postgres.points import NO_POINTS, Columns
@@ -28,6 +30,8 @@ BATCH_METRICS = 10_000
 BATCH_TEXTS = 1_000
 PAGE_DEFAULT = 25_000
 PAGE_LIMIT = 100_000
+# What is answered at most when all of a history is asked for by time: about 20 MB of JSON.
+CHRONOLOGY_LIMIT = 250_000
 WIDTH_DEFAULT = 1_000
 WIDTH_LIMIT = 10_000
 SERIES_RUNS = 200
@@ -126,6 +130,46 @@ class Metrics:
         end = page.end
         return page.points, pages.encode(query, (end.step, end.time_ms, end.given)) if end else ""
 
+    async def chronology(
+        self, caller: Caller, run_id: RunId, name: str, page_size: int, page_token: str = ""
+    ) -> tuple[Columns, str]:
+        """One page of a metric's points by (time, step, value), each once, and the token of the next.
+
+        A run or a metric that is not there has no points. Raises InvalidPageToken.
+        """
+        query = ("chronology", format_run_id(run_id), name)
+        after = _moment(pages.decode(query, page_token, ["int8", "int8", "float8", "bool"])) if page_token else None
+        async with self._db.connection() as conn:
+            found = await metrics.find(conn, caller.workspace_id, [run_id], [name])
+        if not found:
+            return NO_POINTS, ""
+        size = min(page_size, CHRONOLOGY_LIMIT)
+        points, end = await chronology.read_page(self._db, run_id, found[run_id, name], after, size)
+        return points, pages.encode(query, (end.time_ms, end.step, end.value, end.nan)) if end else ""
+
+    async def sampled(
+        self,
+        caller: Caller,
+        run_ids: Sequence[RunId],
+        name: str,
+        start_step: int | None,
+        end_step: int | None,
+        width: int,
+    ) -> AsyncIterator[tuple[RunId, Columns]]:
+        """At most `width` of a metric's points by (step, time, value), run after run; of those that have it.
+
+        They are as many points apart from each other as can be; the first and the last are among them. Where there are
+        very many, some are passed over while they are read, so that the distances are not quite even.
+        """
+        low, high = _steps(start_step, end_step)
+        async with self._db.connection() as conn:
+            found = await metrics.find(conn, caller.workspace_id, list(set(run_ids)), [name])
+        for run_id in run_ids:
+            metric_id = found.get((run_id, name))
+            if metric_id is not None:
+                points = await sample.read(self._db, run_id, metric_id, low, high)
+                yield run_id, points.take(_evenly(len(points), width))
+
     async def stream_history(
         self,
         caller: Caller,
@@ -195,6 +239,25 @@ class Metrics:
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         check_key("names", name)
+
+
+def _evenly(count: int, width: int) -> NDArray[np.intp]:
+    """`width` positions out of `count`: the first ones of as many even parts, of the last part its last."""
+    if count <= width:
+        return np.arange(count)
+    # Of parts that cannot be even the longer ones come first.
+    each, longer = divmod(count, width)
+    parts = np.arange(width)
+    found = parts * each + np.minimum(parts, longer)
+    found[-1] = count - 1
+    return found
+
+
+def _moment(key: list[pages.Key]) -> Moment:
+    match key:
+        case [int(time_ms), int(step), float(value), bool(nan)]:
+            return Moment(time_ms, step, value, nan)
+    raise InvalidPageToken
 
 
 def _position(key: list[pages.Key]) -> Position:

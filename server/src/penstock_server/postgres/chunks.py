@@ -45,6 +45,8 @@ class Outline:
     max_value: float
     sum_value: float
     nans: int
+    least_time: int | None  # None: an earlier release wrote it, and did not say
+    greatest_time: int | None
 
     @property
     def first(self) -> tuple[int, int]:
@@ -84,6 +86,8 @@ _COLUMNS = (
     "max_value",
     "sum_value",
     "nans",
+    "least_time",
+    "greatest_time",
     "block_steps",
     "block_mins",
     "block_maxs",
@@ -124,6 +128,8 @@ def row(workspace_id: WorkspaceId, run_id: RunId, metric_id: int, points: Column
         binary.float8(float(np.fmax.reduce(maxs))),
         binary.float8(total),
         binary.int4(int(block_nans.sum())),
+        binary.int8(int(points.times_ms.min())),
+        binary.int8(int(points.times_ms.max())),
         binary.array(points.steps[starts]),
         binary.array(mins),
         binary.array(maxs),
@@ -152,23 +158,28 @@ async def append(conn: Connection, rows: Sequence[Sequence[binary.Field]]) -> No
     await copy(conn, "metric_chunks", _COLUMNS, binary.rows(rows))
 
 
+_OUTLINE = """c.run_id, c.metric_id, c.id, c.points, c.min_step, c.max_step, c.first_time, c.last_time,
+       c.min_value, c.max_value, c.sum_value, c.nans, c.least_time, c.greatest_time"""
 # The pairs come as two arrays of equal length.
-_OUTLINES = """
-SELECT c.run_id, c.metric_id, c.id, c.points, c.min_step, c.max_step, c.first_time, c.last_time,
-       c.min_value, c.max_value, c.sum_value, c.nans
+_OUTLINES = f"""
+SELECT {_OUTLINE}
   FROM unnest($1::uuid[], $2::integer[], $3::bigint[], $4::bigint[]) AS p (run_id, metric_id, low, high)
   JOIN metric_chunks c
     ON c.run_id = p.run_id AND c.metric_id = p.metric_id AND c.min_step <= p.high AND c.max_step >= p.low
  ORDER BY c.run_id, c.metric_id, c.min_step, c.first_time, c.id
-"""
-_TAILS = """
-SELECT c.run_id, c.metric_id, c.id, c.points, c.min_step, c.max_step, c.first_time, c.last_time,
-       c.min_value, c.max_value, c.sum_value, c.nans
+"""  # noqa: S608  # only constants are put together
+_SINCE = f"""
+SELECT {_OUTLINE}
+  FROM metric_chunks c
+ WHERE c.run_id = $1 AND c.metric_id = $2 AND (c.greatest_time >= $3 OR c.greatest_time IS NULL)
+"""  # noqa: S608
+_TAILS = f"""
+SELECT {_OUTLINE}
   FROM unnest($2::integer[]) AS p (metric_id)
  CROSS JOIN LATERAL (
        SELECT * FROM metric_chunks c WHERE c.run_id = $1 AND c.metric_id = p.metric_id ORDER BY id DESC LIMIT $3) c
  ORDER BY c.metric_id, c.id
-"""
+"""  # noqa: S608
 _BY_ID = """
   FROM unnest($1::uuid[], $2::integer[], $3::bigint[]) AS p (run_id, metric_id, id)
   JOIN metric_chunks c ON c.run_id = p.run_id AND c.metric_id = p.metric_id AND c.id = p.id
@@ -200,6 +211,11 @@ class Wanted:
 async def outlines(conn: Connection, wanted: Sequence[Wanted]) -> list[Outline]:
     """The chunks with steps in these ranges; of each metric in the order of their first steps."""
     return [Outline(*row) for row in await conn.fetch(_OUTLINES, *_ranges(wanted))]
+
+
+async def outlines_since(conn: Connection, run_id: RunId, metric_id: int, time_ms: int) -> list[Outline]:
+    """The chunks of a metric that can have points of this time or later, in any order."""
+    return [Outline(*row) for row in await conn.fetch(_SINCE, run_id, metric_id, time_ms)]
 
 
 async def tails(conn: Connection, run_id: RunId, metric_ids: Sequence[int], length: int) -> list[Outline]:

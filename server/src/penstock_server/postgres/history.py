@@ -7,13 +7,15 @@ and sorts. Ordered data never overlap, so a page reads what it returns and littl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import chunks, segments
-from penstock_server.postgres.chunks import Outline, Wanted
+from penstock_server.postgres.chunks import Wanted
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.points import Columns, by_metric, concatenate
 
@@ -44,7 +46,7 @@ async def read_page(
     async with db.transaction(snapshot=True, read_only=True) as conn:
         outlines = await chunks.outlines(conn, [Wanted(run_id, metric_id, start[0], high)])
         outlines = [chunk for chunk in outlines if chunk.last >= start]
-        taken, frontier = _enough(outlines, start, limit + given)
+        taken, frontier = enough(outlines, start, limit + given)
         level1 = await chunks.points(conn, taken)
         level0 = await segments.overlapping(
             conn, [run_id], start[0], high if frontier is None else frontier[0], [metric_id]
@@ -66,21 +68,41 @@ async def read_page(
     return Page(points, Position(*end, same + (given if end == start else 0)))
 
 
-def _enough(
-    outlines: list[Outline], start: tuple[int, int], wanted: int
-) -> tuple[list[Outline], tuple[int, int] | None]:
-    """The first chunks that hold more than `wanted` points from `start` on and before all other chunks, and where the
+class _Span(Protocol):
+    """Points that lie between two keys; of which it is known how many there are."""
+
+    @property
+    def first(self) -> tuple[int, int]:
+        """No point is before this."""
+        ...
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """No point is after this."""
+        ...
+
+    @property
+    def points(self) -> int:
+        """How many points."""
+        ...
+
+
+S = TypeVar("S", bound=_Span)
+
+
+def enough(spans: Sequence[S], start: tuple[int, int], wanted: int) -> tuple[Sequence[S], tuple[int, int] | None]:
+    """The first spans that hold more than `wanted` points from `start` on and before all other spans, and where the
     others begin; None when all are taken.
 
-    `outlines` come by their first points. What is before the first point of a chunk that is not taken is in chunks
-    that are (or in segments).
+    `spans` come by their first points. What is before the first point of one that is not taken is in those that are
+    (or in segments).
     """
     certain = 0
-    reaching: list[Outline] = []
-    for position, chunk in enumerate(outlines):
-        certain += sum(other.points for other in reaching if other.first >= start and other.last < chunk.first)
+    reaching: list[S] = []
+    for position, span in enumerate(spans):
+        certain += sum(other.points for other in reaching if other.first >= start and other.last < span.first)
         if certain > wanted:
-            return outlines[:position], chunk.first
-        reaching = [other for other in reaching if other.last >= chunk.first]
-        reaching.append(chunk)
-    return outlines, None
+            return spans[:position], span.first
+        reaching = [other for other in reaching if other.last >= span.first]
+        reaching.append(span)
+    return spans, None
