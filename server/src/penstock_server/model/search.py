@@ -16,12 +16,22 @@ tree, model/search_tokens.py the words, model/search_schemas.py each noun's fiel
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 from penstock_server.model.errors import InvalidArgument, InvalidFilter
 from penstock_server.model.limits import INT64_MAX, INT64_MIN
 from penstock_server.model.registry import Stage, check_alias
-from penstock_server.model.search_schemas import EXPERIMENTS, GATES, MLFLOW_RUNS, MODEL_VERSIONS, MODELS, RUNS, Schema
+from penstock_server.model.search_schemas import (
+    EXPERIMENTS,
+    GATES,
+    MLFLOW_RUNS,
+    MODEL_VERSIONS,
+    MODELS,
+    RUNS,
+    TRACES,
+    Schema,
+)
 from penstock_server.model.search_tokens import Kind, Token, tokens
 from penstock_server.model.search_tree import (
     NAMED,
@@ -50,6 +60,7 @@ __all__ = [
     "MODEL_VERSIONS",
     "ORDER_LIMIT",
     "RUNS",
+    "TRACES",
     "Query",
     "Schema",
     "parse_experiments",
@@ -57,12 +68,14 @@ __all__ = [
     "parse_mlflow_runs",
     "parse_models",
     "parse_runs",
+    "parse_traces",
     "parse_versions",
 ]
 
 DEPTH_LIMIT = 50  # parentheses and NOTs inside one another
 CONDITION_LIMIT = 100
 ORDER_LIMIT = 10
+EXPRESSION_LIMIT = 1_000  # characters
 
 _ORDERED = frozenset((Operator.EQ, Operator.NE, Operator.GT, Operator.GE, Operator.LT, Operator.LE))
 _IN_ORDER = (Type.NUMBER, Type.TIME, Type.VERSION)
@@ -96,6 +109,11 @@ def parse_versions(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa:
     return _parse(MODEL_VERSIONS, filter, order_by)
 
 
+def parse_traces(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
+    """A search of traces. Raises InvalidFilter."""
+    return _parse(TRACES, filter, order_by)
+
+
 def parse_gate(text: str, name: str) -> Condition:
     """A gate, whose values may be references. Raises InvalidFilter, of the request's field `name`."""
     parser = _Parser(GATES, name, text)
@@ -118,6 +136,10 @@ def _parse(schema: Schema, text: str, order_by: Sequence[str]) -> Query:
             raise InvalidFilter(name, item, 0, "a key that no earlier one repeats")
         order.append(parsed)
     return Query(where, tuple(order))
+
+
+# What only takes time without end in a regular expression, or near it.
+_BACKREFERENCE = re.compile(r"\\[1-9]")
 
 
 class _Parser:
@@ -194,7 +216,7 @@ class _Parser:
     def _test(self, subject: Field) -> Condition:
         start = self.here
         if start.kind is Kind.OPERATOR:
-            allowed = _ORDERED if subject.type in _IN_ORDER else _EQUAL
+            allowed = _ORDERED if subject.type in (*_IN_ORDER, Type.JSON) else _EQUAL
             operator = next((each for each in allowed if each.value == start.text), None)
             if operator is None:
                 raise self._error(self._tests(subject))
@@ -211,6 +233,8 @@ class _Parser:
         for word, operators in _LIKE.items():
             if subject.type not in _NO_PATTERNS and self._word(word):
                 return Comparison(subject, operators[negated], self._pattern())
+        if self.schema.expressions and subject.type not in _NO_PATTERNS and self._word("RLIKE"):
+            return Comparison(subject, Operator.NOT_RLIKE if negated else Operator.RLIKE, self._expression())
         raise self._error("IN, LIKE or ILIKE" if negated else self._tests(subject))
 
     def _tests(self, subject: Field) -> str:
@@ -237,6 +261,14 @@ class _Parser:
             raise self._error("a quoted pattern")
         if (len(token.value) - len(token.value.rstrip("\\"))) % 2:
             raise self._error("a pattern with a character after its last backslash")
+        self.at += 1
+        return token.value
+
+    def _expression(self) -> str:
+        token = self.here
+        if token.kind is not Kind.STRING or len(token.value) > EXPRESSION_LIMIT or _BACKREFERENCE.search(token.value):
+            expected = f"a quoted regular expression of at most {EXPRESSION_LIMIT} characters, without back references"
+            raise self._error(expected)
         self.at += 1
         return token.value
 
@@ -299,6 +331,11 @@ class _Parser:
         self.at += 1
         if not key:
             key = self._quoted_key(token)
+        keys = self.schema.keys.get(entity)
+        if keys is not None and entity is Entity.SPAN and key.startswith("attributes."):
+            key = key if key != "attributes." else key + self._quoted_key(token)
+        elif keys is not None and key not in keys:
+            raise self._error(self._fields(), token)
         return self._attribute(token, key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
 
     def _quoted_key(self, before: Token) -> str:
@@ -344,12 +381,14 @@ class _Parser:
 
 
 def _keyed(entity: Entity, key: str) -> Field:
+    if entity in (Entity.FEEDBACK, Entity.EXPECTATION):
+        return Field(entity, key, Type.JSON)
     return Field(entity, key, Type.NUMBER if entity is Entity.METRIC else Type.TEXT)
 
 
 def _convert(kind: Type, token: Token) -> Value | None:
     """The token as a value of this type; None when it is not one."""
-    if kind is Type.NUMBER:
+    if kind is Type.NUMBER or (kind is Type.JSON and token.kind is Kind.NUMBER):
         return _number(token)
     if kind is Type.TIME:
         return _integer(token) if token.kind is Kind.NUMBER else None

@@ -19,6 +19,8 @@ class Schema:
     aliases: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     many: frozenset[str] = frozenset()  # attributes of which one thing may have several values
+    keys: Mapping[Entity, frozenset[str]] = field(default_factory=dict)  # those of an entity, where they are known
+    expressions: bool = False  # whether regular expressions may be asked for
     references: bool = False  # whether a value may be that of what an alias or a stage names
 
 
@@ -117,6 +119,47 @@ MODEL_VERSIONS = Schema(
     sortable=frozenset((Entity.ATTRIBUTE,)),
     aliases={**_REGISTRY_ALIASES, "version_number": "version"},
     many=frozenset(("alias",)),
+)
+# Of a span that is `attributes.` and a key as well.
+TRACES = Schema(
+    noun="traces",
+    entities={
+        **_TAG_WORDS,
+        **_ATTRIBUTE_WORDS,
+        "trace": Entity.ATTRIBUTE,
+        **dict.fromkeys(("metadata", "request_metadata"), Entity.METADATA),
+        "span": Entity.SPAN,
+        "feedback": Entity.FEEDBACK,
+        "expectation": Entity.EXPECTATION,
+        "issue": Entity.ISSUE,
+    },
+    attributes={
+        "timestamp_ms": Type.TIME,
+        "execution_time_ms": Type.TIME,
+        "end_time_ms": Type.TIME,
+        "status": Type.TEXT,
+        "name": Type.TEXT,
+        "request_id": Type.TEXT,
+        "client_request_id": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "run_id": Type.TEXT,
+        "prompt": Type.TEXT,
+        "text": Type.TEXT,
+    },
+    sortable=frozenset((Entity.ATTRIBUTE, Entity.TAG, Entity.METADATA)),
+    aliases={
+        **dict.fromkeys(("timestamp", "request_time"), "timestamp_ms"),
+        **dict.fromkeys(("execution_time", "execution_duration"), "execution_time_ms"),
+        "end_time": "end_time_ms",
+        "state": "status",
+        "trace_id": "request_id",
+    },
+    many=frozenset(("prompt", "text")),
+    keys={
+        Entity.SPAN: frozenset(("name", "type", "status", "content")),
+        Entity.ISSUE: frozenset(("id",)),
+    },
+    expressions=True,
 )
 # What a version may be promoted by: its run's fields, its own tags (before the run's), its number and stage.
 GATES = replace(

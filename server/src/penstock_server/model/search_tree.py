@@ -20,6 +20,11 @@ class Entity(enum.Enum):
     PARAM = "params"
     TAG = "tags"
     ATTRIBUTE = "attributes"
+    METADATA = "metadata"
+    SPAN = "span"
+    FEEDBACK = "feedback"
+    EXPECTATION = "expectation"
+    ISSUE = "issue"
 
 
 class Type(enum.Enum):
@@ -27,6 +32,7 @@ class Type(enum.Enum):
 
     NUMBER = "a number"
     TEXT = "a quoted string"
+    JSON = "a quoted string or a number"
     TIME = "a whole number of ms since 1970"
     RUN_ID = "a quoted run id"
     EXPERIMENT_ID = "an experiment id"
@@ -59,6 +65,8 @@ class Operator(enum.Enum):
     NOT_LIKE = "NOT LIKE"
     ILIKE = "ILIKE"
     NOT_ILIKE = "NOT ILIKE"
+    RLIKE = "RLIKE"
+    NOT_RLIKE = "NOT RLIKE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,10 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The field is there and compares so. LIKE takes % and _, and a backslash before those that are meant."""
+    """The field is there and compares so. LIKE takes % and _, and a backslash before those that are meant.
+
+    RLIKE takes a regular expression.
+    """
 
     field: Field
     operator: Operator
