@@ -65,6 +65,10 @@ rows_of_runs = st.lists(
             "unlogged": st.sampled_from(["", "a"]),
             "params": sometimes(texts),
             "tags": sometimes(texts),
+            "datasets": st.sets(
+                st.tuples(st.sampled_from(["a", "A", "ab"]), st.sampled_from(["a", "R"]), st.sampled_from([None, "a"])),
+                max_size=2,
+            ),
         }
     ),
     min_size=6,
@@ -83,6 +87,7 @@ def a_run(**given: Any) -> dict[str, Any]:
     """A run of nothing special but what is given."""
     plain = {"experiment": 1, "name": "a", "status": 1, "lifecycle": 1, "user": "", "commit": "", "source": ""}
     plain |= {"parent": None, "start": 1, "end": None, "metrics": {}, "unlogged": "", "params": {}, "tags": {}}
+    plain |= {"datasets": set()}
     return plain | given
 
 
@@ -119,6 +124,14 @@ async def insert(conn: Connection, rows: list[dict[str, Any]]) -> list[Thing]:
                 " VALUES ($1, $2, $3, $4, $5)",
                 [(run_id, workspace, experiment, *each) for each in row[table].items()],
             )
+        # One of a name and a digest.
+        datasets = list({each[:2]: each for each in sorted(row["datasets"], key=str)}.values())
+        await conn.executemany(
+            "INSERT INTO run_datasets"
+            " (run_id, workspace_id, experiment_id, name, digest, context, tag_keys, tag_values)"
+            " VALUES ($1, $2, $3, $4, $5, $6, '{}', '{}')",
+            [(run_id, workspace, experiment, *each) for each in datasets],
+        )
         if workspace == 1:
             things.append(
                 Thing(
@@ -137,6 +150,9 @@ async def insert(conn: Connection, rows: list[dict[str, Any]]) -> list[Thing]:
                         "git_commit": row["commit"] or None,
                         "source_name": row["source"] or None,
                         "lifecycle": Lifecycle(row["lifecycle"]).name,
+                        "dataset_name": [name for name, _, _ in datasets],
+                        "dataset_digest": [digest for _, digest, _ in datasets],
+                        "dataset_context": [context for _, _, context in datasets if context is not None],
                     },
                     metrics=row["metrics"],
                     params=row["params"],

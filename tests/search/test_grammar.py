@@ -100,6 +100,8 @@ def attribute(name: str, kind: Type) -> Field:
         ("run_id IN ('A-b',)", Membership(attribute("run_id", Type.RUN_ID), ("ab",))),
         ("lifecycle_stage = 'deleted'", Comparison(attribute("lifecycle", Type.LIFECYCLE), Operator.EQ, "DELETED")),
         ("user_id NOT IN ('a', \"b\")", Membership(attribute("user_id", Type.TEXT), ("a", "b"), True)),
+        ("datasets.name = 'a'", Comparison(attribute("dataset_name", Type.TEXT), Operator.EQ, "a")),
+        ("Dataset.`Context` IS NULL", Presence(attribute("dataset_context", Type.TEXT), False)),
     ],
 )  # fmt: skip
 def test_what_a_filter_means(text: str, tree: object) -> None:
@@ -151,7 +153,8 @@ def test_not_binds_closer_than_and_and_and_closer_than_or() -> None:
         ("experiment_id LIKE '1%'", 14, "=, !=, [NOT] IN"),
         ("attributes.nothing = 1", 0, "run_name"),
         ("model.a = 1", 0, "metrics.<key>"),
-        ("datasets.name = 'x'", 0, "metrics.<key>"),
+        ("datasets.schema = 'x'", 0, "metrics.<key>"),
+        ("datasets. = 'x'", 9, "a key right after 'datasets.'"),
         ("'status' = 'RUNNING'", 0, "metrics.<key>"),
         ("metrics.a > 1 AND artifact_uri = 'x'", 18, "artifacts are kept is the server's affair"),
         ("metrics.a > 1 # so", 14, "a name, a quoted string"),
@@ -177,6 +180,7 @@ def test_a_bad_filter_is_told_where_and_what_was_expected(text: str, position: i
         (["metrics.a", "metric.`a` DESC"], "order_by[1]", 0, "no earlier one repeats"),
         (["start_time", "created ASC"], "order_by[1]", 0, "no earlier one repeats"),
         (["metrics.a > 1"], "order_by[0]", 10, "ASC, DESC or the end"),
+        (["datasets.name"], "order_by[0]", 0, "runs may have several of dataset_name"),
         ([f"metrics.m{i}" for i in range(ORDER_LIMIT + 1)], "order_by[10]", 0, "at most 10 keys"),
     ],
 )

@@ -30,9 +30,12 @@ SELECT id, 1, experiment_id, k, (start_ms / 10 % CASE k WHEN 'lr' THEN 4 ELSE 50
 FROM runs, unnest(ARRAY['lr', 'seed']) k;
 INSERT INTO run_tags (run_id, workspace_id, experiment_id, key, value)
 SELECT id, 1, experiment_id, 'team', 'team-' || start_ms / 10 % 5 FROM runs;
+INSERT INTO run_datasets (run_id, workspace_id, experiment_id, name, digest, context, tag_keys, tag_values)
+SELECT id, 1, experiment_id, 'set-' || start_ms / 10 % 500, d, d, '{}', '{}' FROM runs, unnest(ARRAY['one', 'two']) d;
+VACUUM ANALYZE run_datasets;
 VACUUM ANALYZE runs; VACUUM ANALYZE run_metrics; VACUUM ANALYZE run_params; VACUUM ANALYZE run_tags;
 """
-TABLES = {"runs", "run_metrics", "run_params", "run_tags"}
+TABLES = {"runs", "run_metrics", "run_params", "run_tags", "run_datasets"}
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -76,6 +79,8 @@ async def test_hot_searches_go_by_index(filled: Database, monkeypatch: pytest.Mo
         ("", ["metrics.acc DESC"], {metrics, "runs_pkey"}),
         ("", ["params.seed"], {params, "runs_pkey"}),
         ("", [], {newest}),
+        ("datasets.name = 'set-42'", ["metrics.acc"], {"run_datasets_name", "runs_pkey", by_id}),
+        ("datasets.context = 'one'", [], {newest, "run_datasets_pkey"}),
         ("metrics.acc > 0.998 OR params.seed = '42'", ["metrics.acc"], {metrics, params, "runs_pkey"}),
     ]
     async with filled.connection() as conn:

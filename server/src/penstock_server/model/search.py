@@ -6,7 +6,7 @@
     one        = NOT one | "(" any ")" | field test
     test       = ( = | != | > | >= | < | <= ) ( value | reference )
                | [NOT] ( LIKE | ILIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
-    field      = metrics.key | params.key | tags.key | [attributes.]name
+    field      = metrics.key | params.key | tags.key | [attributes.]name | datasets.name
     reference  = (alias | stage | `@alias`) "." ( metrics.key | params.key | tags.key | attributes.name )  in gates only
 
 docs/search.md tells users what each of them means; model/search_tree.py has the
@@ -25,6 +25,7 @@ from penstock_server.model.registry import Stage, check_alias
 from penstock_server.model.search_schemas import (
     EXPERIMENTS,
     GATES,
+    LOGGED_MODELS,
     MLFLOW_RUNS,
     MODEL_VERSIONS,
     MODELS,
@@ -56,6 +57,7 @@ __all__ = [
     "CONDITION_LIMIT",
     "DEPTH_LIMIT",
     "EXPERIMENTS",
+    "LOGGED_MODELS",
     "MODELS",
     "MODEL_VERSIONS",
     "ORDER_LIMIT",
@@ -65,6 +67,7 @@ __all__ = [
     "Schema",
     "parse_experiments",
     "parse_gate",
+    "parse_logged_models",
     "parse_mlflow_runs",
     "parse_models",
     "parse_runs",
@@ -107,6 +110,11 @@ def parse_models(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A
 def parse_versions(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
     """A search of model versions. Raises InvalidFilter."""
     return _parse(MODEL_VERSIONS, filter, order_by)
+
+
+def parse_logged_models(filter: str) -> Query:  # noqa: A002
+    """A search of logged models, but for its order. Raises InvalidFilter."""
+    return _parse(LOGGED_MODELS, filter, ())
 
 
 def parse_traces(filter: str, order_by: Sequence[str] = ()) -> Query:  # noqa: A002
@@ -325,7 +333,8 @@ class _Parser:
     def _dotted(self, token: Token, text: str) -> Field:
         """The field that `text`, all of the next token or its end, begins."""
         word, _, key = text.partition(".")
-        entity = self.schema.entities.get(word.lower())
+        group = self.schema.groups.get(word.lower(), "")
+        entity = Entity.ATTRIBUTE if group else self.schema.entities.get(word.lower())
         if entity is None:
             raise self._error(self._fields())
         self.at += 1
@@ -336,7 +345,7 @@ class _Parser:
             key = key if key != "attributes." else key + self._quoted_key(token)
         elif keys is not None and key not in keys:
             raise self._error(self._fields(), token)
-        return self._attribute(token, key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
+        return self._attribute(token, group + key) if entity is Entity.ATTRIBUTE else _keyed(entity, key)
 
     def _quoted_key(self, before: Token) -> str:
         token = self.here

@@ -19,6 +19,7 @@ class Schema:
     aliases: Mapping[str, str] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
     many: frozenset[str] = frozenset()  # attributes of which one thing may have several values
+    groups: Mapping[str, str] = field(default_factory=dict)  # what attributes begin with that are asked for by a word
     keys: Mapping[Entity, frozenset[str]] = field(default_factory=dict)  # those of an entity, where they are known
     expressions: bool = False  # whether regular expressions may be asked for
     references: bool = False  # whether a value may be that of what an alias or a stage names
@@ -48,8 +49,13 @@ RUNS = Schema(
         "git_commit": Type.TEXT,
         "source_name": Type.TEXT,
         "lifecycle": Type.LIFECYCLE,
+        "dataset_name": Type.TEXT,
+        "dataset_digest": Type.TEXT,
+        "dataset_context": Type.TEXT,
     },
     sortable=frozenset(Entity),
+    many=frozenset(("dataset_name", "dataset_digest", "dataset_context")),
+    groups=dict.fromkeys(("datasets", "dataset"), "dataset_"),
     aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
     refused={"artifact_uri": "another attribute: where artifacts are kept is the server's affair, search by run_id"},
 )
@@ -107,6 +113,7 @@ MODEL_VERSIONS = Schema(
         "version": Type.VERSION,
         "run_id": Type.RUN_ID,
         "source": Type.TEXT,
+        "source_path": Type.TEXT,
         "path": Type.TEXT,
         "stage": Type.STAGE,
         "status": Type.VERSION_STATUS,
@@ -117,8 +124,32 @@ MODEL_VERSIONS = Schema(
         "last_update_time": Type.TIME,
     },
     sortable=frozenset((Entity.ATTRIBUTE,)),
-    aliases={**_REGISTRY_ALIASES, "version_number": "version"},
+    aliases={**_REGISTRY_ALIASES, "source_path": "source_path", "version_number": "version"},
     many=frozenset(("alias",)),
+)
+LOGGED_MODELS = Schema(
+    noun="logged models",
+    entities={
+        **dict.fromkeys(("metrics", "metric"), Entity.METRIC),
+        **dict.fromkeys(("params", "param"), Entity.PARAM),
+        **_TAG_WORDS,
+        **_ATTRIBUTE_WORDS,
+    },
+    attributes={
+        "name": Type.TEXT,
+        "model_id": Type.TEXT,
+        "model_type": Type.TEXT,
+        "status": Type.MODEL_STATUS,
+        "source_run_id": Type.TEXT,
+        "experiment_id": Type.EXPERIMENT_ID,
+        "creation_time": Type.TIME,
+        "last_update_time": Type.TIME,
+    },
+    sortable=frozenset((Entity.METRIC, Entity.ATTRIBUTE)),
+    aliases={
+        **dict.fromkeys(("created", "creation_timestamp", "creation_timestamp_ms"), "creation_time"),
+        **dict.fromkeys(("last_updated_timestamp", "last_updated_timestamp_ms"), "last_update_time"),
+    },
 )
 # Of a span that is `attributes.` and a key as well.
 TRACES = Schema(
@@ -165,7 +196,13 @@ TRACES = Schema(
 GATES = replace(
     RUNS,
     noun="gates",
-    attributes={**RUNS.attributes, "version": Type.VERSION, "stage": Type.STAGE},
+    attributes={
+        **{name: type_ for name, type_ in RUNS.attributes.items() if name not in RUNS.many},
+        "version": Type.VERSION,
+        "stage": Type.STAGE,
+    },
     sortable=frozenset(),
+    many=frozenset(),
+    groups={},
     references=True,
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock_server.model.lifecycle import Lifecycle
+from penstock_server.model.logged_models import LoggedModelStatus
 from penstock_server.model.registry import Stage, VersionStatus
 from penstock_server.model.runs import RunStatus
 
@@ -41,6 +42,7 @@ class Type(enum.Enum):
     VERSION = "a version's number"
     VERSION_STATUS = "one of " + ", ".join(f"'{status.name}'" for status in VersionStatus)
     STAGE = "one of " + ", ".join(f"'{stage.label}'" for stage in Stage)
+    MODEL_STATUS = "one of " + ", ".join(f"'{status.name}'" for status in LoggedModelStatus)
 
 
 # The types whose values are the names of numbers.
@@ -49,6 +51,7 @@ NAMED: Mapping[Type, type[enum.IntEnum]] = {
     Type.LIFECYCLE: Lifecycle,
     Type.VERSION_STATUS: VersionStatus,
     Type.STAGE: Stage,
+    Type.MODEL_STATUS: LoggedModelStatus,
 }
 
 

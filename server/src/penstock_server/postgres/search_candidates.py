@@ -25,7 +25,13 @@ SCOPE = " AND {x}.workspace_id = $1 AND {x}.experiment_id = ANY($2::bigint[])"
 _RANGES = frozenset((Operator.EQ, Operator.GT, Operator.GE, Operator.LT, Operator.LE))
 _EQUAL = frozenset((Operator.EQ,))
 # The attributes that have indexes, and what these can find.
-_FOUND_BY = {"run_id": _EQUAL, "parent_run_id": _EQUAL, "start_time": _RANGES}
+_FOUND_BY = {
+    "run_id": _EQUAL,
+    "parent_run_id": _EQUAL,
+    "start_time": _RANGES,
+    "dataset_name": _EQUAL,
+    "dataset_digest": _EQUAL,
+}
 
 
 def findable(condition: Condition) -> bool:
@@ -66,6 +72,10 @@ def candidates(condition: Condition, conditions: Conditions, limit: str = "") ->
         indexed = "c.last_value" if subject.entity is Entity.METRIC else f'left(c.value, {PREFIX}) COLLATE "C"'
         return _found("c.run_id", f"{conditions.noun.keyed[subject.entity]} c", " AND ".join(where), indexed, limit)
     assert not isinstance(condition, Presence)
+    if subject.key in conditions.noun.many:
+        many = conditions.noun.many[subject.key]
+        column = f"c.{many.column}"
+        return _found(f"c.{many.owner}", f"{many.table} c", conditions.test(condition, column), column, limit)
     test = conditions.test(condition, f"c.{_COLUMNS[subject.key]}")
     if subject.key != "start_time":
         return _found("c.id", "runs c", test, "", "")

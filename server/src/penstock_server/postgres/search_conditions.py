@@ -82,6 +82,11 @@ RUNS = Noun(
         "artifact_uri": _ARTIFACT_URI,
         "lifecycle": "r.lifecycle",
     },
+    many={
+        "dataset_name": Many("run_datasets", "run_id", "name"),
+        "dataset_digest": Many("run_datasets", "run_id", "digest"),
+        "dataset_context": Many("run_datasets", "run_id", "context"),
+    },
 )
 EXPERIMENTS = Noun(
     row="e",
@@ -128,6 +133,7 @@ MODEL_VERSIONS = Noun(
         "version": "v.version",
         "run_id": "v.run_id",
         "source": "v.source",
+        "source_path": "coalesce(v.given_source, v.source)",
         "path": "nullif(v.path, '')",
         "stage": "v.stage",
         "status": "v.status",
@@ -138,9 +144,19 @@ MODEL_VERSIONS = Noun(
     },
     many={"alias": Many("model_aliases", "version_id", "alias")},
     required=frozenset(
-        ("name", "version", "source", "stage", "status", "created_by", "creation_time", "last_update_time")
+        (
+            "name",
+            "version",
+            "source",
+            "source_path",
+            "stage",
+            "status",
+            "created_by",
+            "creation_time",
+            "last_update_time",
+        )
     ),
-    prefixed=frozenset(("source",)),
+    prefixed=frozenset(("source", "source_path")),
 )
 
 
