@@ -20,12 +20,12 @@ BOB = Caller("tester", WorkspaceId(1), "bob", "request-of-bob")
 ELSEWHERE = "s3://bucket/model"
 
 _BLOB = """
-INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, media_type, part_bytes,
+INSERT INTO artifact_blobs (id, workspace_id, experiment_id, owner_id, path, key, state, media_type, part_bytes,
                             touched_ms, created_ms)
 SELECT $1, workspace_id, experiment_id, id, $3, $1::uuid::text, 2, 'text/plain', 1, 0, 0 FROM runs WHERE id = $2
 """
 _ARTIFACT = """
-INSERT INTO artifacts (run_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
+INSERT INTO artifacts (owner_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
 SELECT id, $3, workspace_id, experiment_id, $1, 1, '', 'text/plain', 0 FROM runs WHERE id = $2
 """
 

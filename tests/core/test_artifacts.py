@@ -17,7 +17,7 @@ from penstock_server.postgres.database import Database
 FILL = """
 WITH files AS (SELECT path, gen_random_uuid() AS id FROM unnest($2::text[]) path),
 blobs AS (
-    INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, size, sha256, media_type,
+    INSERT INTO artifact_blobs (id, workspace_id, experiment_id, owner_id, path, key, state, size, sha256, media_type,
                                 part_bytes, touched_ms, created_ms)
     SELECT id, 1, 0, $1, path, path, 2, 1, '', '', 1, 1, 1 FROM files)
 INSERT INTO artifacts SELECT $1, path, 1, 0, id, 1, '', '', 1 FROM files
@@ -41,7 +41,7 @@ async def listed(here: Place, directory: str = "", page_size: int = 0, **options
     token = ""
     while True:
         page, token = await here.artifacts.list(
-            CALLER, here.run_id, directory, page_size=page_size, page_token=token, **options
+            CALLER, here.owner, directory, page_size=page_size, page_token=token, **options
         )
         assert len(page) == page_size or not token
         found += page
@@ -79,33 +79,33 @@ async def test_a_run_without_artifacts(here: Place) -> None:
 
 async def test_a_token_is_of_one_listing(here: Place) -> None:
     await fill(here, PATHS)
-    _, token = await here.artifacts.list(CALLER, here.run_id, page_size=1)
+    _, token = await here.artifacts.list(CALLER, here.owner, page_size=1)
     for options in ({"directory": "b"}, {"recursive": True}):
         with pytest.raises(InvalidPageToken):
-            await here.artifacts.list(CALLER, here.run_id, page_token=token, **options)  # type: ignore[arg-type]
+            await here.artifacts.list(CALLER, here.owner, page_token=token, **options)  # type: ignore[arg-type]
 
 
 async def test_one_by_its_path(here: Place) -> None:
     made = await here.upload("b/x.txt", b"12", media_type="text/x-mine")
-    assert await here.artifacts.stat(CALLER, here.run_id, "b/x.txt") == made
+    assert await here.artifacts.stat(CALLER, here.owner, "b/x.txt") == made
     assert (made.size, made.sha256, made.media_type) == (2, sha256(b"12"), "text/x-mine")
-    assert await here.artifacts.stat(CALLER, here.run_id, "b") == Artifact("b", is_directory=True)
+    assert await here.artifacts.stat(CALLER, here.owner, "b") == Artifact("b", is_directory=True)
     for path in ("b/x", "b/x.txt/y", "a", "b/x.tx"):
         with pytest.raises(NotFound):
-            await here.artifacts.stat(CALLER, here.run_id, path)
+            await here.artifacts.stat(CALLER, here.owner, path)
     with pytest.raises(InvalidArgument, match="has an empty name"):
-        await here.artifacts.stat(CALLER, here.run_id, "b/")
+        await here.artifacts.stat(CALLER, here.owner, "b/")
 
 
 async def test_a_file_is_deleted(here: Place) -> None:
     await here.upload("a", b"1")
-    assert await here.artifacts.delete(CALLER, here.run_id, "a") == 1
+    assert await here.artifacts.delete(CALLER, here.owner, "a") == 1
     assert (await listed(here), await here.states(), here.nudged) == ([], [("a", 3)], 1)
     with pytest.raises(NotFound):
-        await here.artifacts.delete(CALLER, here.run_id, "a")
+        await here.artifacts.delete(CALLER, here.owner, "a")
     # It may be a directory now, and a file again.
     await here.upload("a/b", b"2")
-    await here.artifacts.delete(CALLER, here.run_id, "a/b")
+    await here.artifacts.delete(CALLER, here.owner, "a/b")
     await here.upload("a", b"3")
     assert await here.read("a") == b"3"
 
@@ -114,16 +114,16 @@ async def test_a_directory_is_deleted(here: Place) -> None:
     await fill(here, PATHS)
     other = await place(here.db, here.store)
     await fill(other, [])
-    assert await here.artifacts.delete(CALLER, here.run_id, "b") == 6
+    assert await here.artifacts.delete(CALLER, here.owner, "b") == 6
     assert await listed(here) == ["a", "b-c", "b.d", "b0", "c/", "z", "é/"]
 
 
 async def test_who_was_told_of_it_can_still_read_it(here: Place) -> None:
     data = content(3 << 20)
     await here.upload("a", data)
-    reading = here.artifacts.download(CALLER, here.run_id, "a")
+    reading = here.artifacts.download(CALLER, here.owner, "a")
     await anext(reading)
-    await here.artifacts.delete(CALLER, here.run_id, "a")
+    await here.artifacts.delete(CALLER, here.owner, "a")
     assert b"".join([chunk async for chunk in reading if isinstance(chunk, bytes)]) == data
 
 
@@ -155,7 +155,7 @@ async def test_what_the_store_has_lost(here: Place) -> None:
     with pytest.raises(StoreRefused, match=f"{key} is missing"):
         await here.read("a")
     # Another has come in between: then it is that.
-    reading = here.artifacts.download(CALLER, here.run_id, "a")
+    reading = here.artifacts.download(CALLER, here.owner, "a")
     await anext(reading)
     await here.upload("a", b"34")
     with pytest.raises(Changed):
@@ -167,17 +167,17 @@ async def test_of_a_deleted_run_they_can_be_read(here: Place) -> None:
     await Runs(here.db, lambda _: None).delete(CALLER, here.run_id)
     assert await here.read("b/a") == b"12"
     assert await listed(here) == ["b/"]
-    assert (await here.artifacts.stat(CALLER, here.run_id, "b/a")).size == 2
+    assert (await here.artifacts.stat(CALLER, here.owner, "b/a")).size == 2
 
 
 async def test_where_it_is(here: Place, store: Store) -> None:
     here = await place(here.db, store)
     made = await here.upload("b/a c", b"12")
-    proxied = await here.artifacts.locate(CALLER, here.run_id, "b/a c")
+    proxied = await here.artifacts.locate(CALLER, here.owner, "b/a c")
     assert (proxied.artifact, proxied.route, proxied.url, proxied.uri) == (made, Route.SERVER, "", "")
-    direct = await here.another(direct=True).artifacts.locate(CALLER, here.run_id, "b/a c")
+    direct = await here.another(direct=True).artifacts.locate(CALLER, here.owner, "b/a c")
     (key,) = (await execute(here.db, "SELECT key FROM artifact_blobs"))[0]
     assert direct.uri == store.uri(key)
     assert direct.route is (Route.FILE if direct.url.startswith("file:") else Route.SIGNED)
     with pytest.raises(NotFound):
-        await here.another(direct=True).artifacts.locate(CALLER, here.run_id, "b")
+        await here.another(direct=True).artifacts.locate(CALLER, here.owner, "b")

@@ -25,6 +25,7 @@ from penstock_server.model.errors import (
     Unavailable,
     UploadGone,
 )
+from penstock_server.model.owners import of_run
 from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import SmallFile, Upload
 from penstock_server.postgres import uploads
@@ -45,7 +46,7 @@ def one(db: Database, local: Store, run: Any) -> Place:
 
 
 async def send(at: Place, *files: SmallFile) -> list[Artifact | PenstockError]:
-    return await at.uploads.batches.receive(CALLER, at.run_id, files)
+    return await at.uploads.batches.receive(CALLER, at.owner, files)
 
 
 class Odd:
@@ -150,7 +151,7 @@ async def test_a_file_is_no_directory(here: Place, first: str, second: str) -> N
 
 async def test_of_a_run_that_is_not_there_nothing_comes(one: Place, db: Database) -> None:
     file = SmallFile("a", b"1")
-    assert [type(each) for each in await one.uploads.batches.receive(CALLER, new_run_id(), [file] * 2)] == [
+    assert [type(each) for each in await one.uploads.batches.receive(CALLER, of_run(new_run_id()), [file] * 2)] == [
         NotFound
     ] * 2
     await Runs(db, lambda _: None).delete(CALLER, one.run_id)

@@ -62,12 +62,12 @@ def opened(plan: Plan) -> Upload:
 async def complete(
     here: Place, upload_id: UploadId, data: bytes, etags: list[tuple[int, str]] | None = None
 ) -> Artifact:
-    return await here.uploads.direct.complete(CALLER, here.run_id, upload_id, sha256(data), etags or [])
+    return await here.uploads.direct.complete(CALLER, here.owner, upload_id, sha256(data), etags or [])
 
 
 async def sign_and_put(here: Place, upload: Upload, data: bytes) -> list[tuple[int, str]]:
     count = max(1, -(-len(data) // PART))
-    urls = await here.uploads.direct.sign(CALLER, here.run_id, upload.id, 1, count)
+    urls = await here.uploads.direct.sign(CALLER, here.owner, upload.id, 1, count)
     return [(n + 1, put(url, data[n * PART : (n + 1) * PART])) for n, url in enumerate(urls)]
 
 
@@ -99,7 +99,7 @@ async def test_of_a_file_the_server_knows_the_digest_itself(files: Place) -> Non
     data = content(PART)
     plan = await files.begin("a", len(data))
     Path(urlsplit(plan.file_uri).path).write_bytes(data)
-    made = await files.uploads.direct.complete(CALLER, files.run_id, opened(plan).id, b"", [])
+    made = await files.uploads.direct.complete(CALLER, files.owner, opened(plan).id, b"", [])
     assert made.sha256 == sha256(data)
 
 
@@ -123,7 +123,7 @@ async def test_parts_that_the_client_puts(signed: Place, size: int) -> None:
     assert (plan.route, plan.file_uri, opened(plan).part_bytes) == (Route.SIGNED, "", PART)
     etags = await sign_and_put(signed, opened(plan), data)
     with pytest.raises(InvalidArgument, match="sha256: must be told"):
-        await signed.uploads.direct.complete(CALLER, signed.run_id, opened(plan).id, b"", etags)
+        await signed.uploads.direct.complete(CALLER, signed.owner, opened(plan).id, b"", etags)
     assert await signed.read("a b/c") is None
     made = await complete(signed, opened(plan).id, data, etags)
     assert await signed.read("a b/c") == data
@@ -139,7 +139,7 @@ async def test_parts_that_are_not_all_of_it(signed: Place) -> None:
             await complete(signed, upload.id, data, wrong)
     for first, count in ((0, 1), (1, 4), (4, 1), (1, 0), (1, 101)):
         with pytest.raises(InvalidArgument):
-            await signed.uploads.direct.sign(CALLER, signed.run_id, upload.id, first, count)
+            await signed.uploads.direct.sign(CALLER, signed.owner, upload.id, first, count)
     await complete(signed, upload.id, data, etags)
     short = opened(await signed.begin("b", len(data)))
     etags = await sign_and_put(signed, short, data[:-1])
@@ -180,13 +180,13 @@ async def test_an_upload_that_is_not_there(signed: Place) -> None:
     with pytest.raises(UploadGone):
         await complete(signed, UploadId(new_run_id()), b"")
     with pytest.raises(UploadGone):
-        await signed.uploads.direct.sign(CALLER, signed.run_id, UploadId(new_run_id()), 1, 1)
+        await signed.uploads.direct.sign(CALLER, signed.owner, UploadId(new_run_id()), 1, 1)
     upload = opened(await signed.begin("a", 1))
-    await signed.uploads.abort(CALLER, signed.run_id, upload.id)
+    await signed.uploads.abort(CALLER, signed.owner, upload.id)
     with pytest.raises(UploadGone):
-        await signed.uploads.direct.sign(CALLER, signed.run_id, upload.id, 1, 1)
+        await signed.uploads.direct.sign(CALLER, signed.owner, upload.id, 1, 1)
     with pytest.raises(InvalidArgument, match="sha256: has 1 bytes"):
-        await signed.uploads.direct.complete(CALLER, signed.run_id, upload.id, b"x", [])
+        await signed.uploads.direct.complete(CALLER, signed.owner, upload.id, b"x", [])
 
 
 async def test_a_server_that_takes_them_itself(db: Database, local: Store) -> None:
@@ -196,4 +196,4 @@ async def test_a_server_that_takes_them_itself(db: Database, local: Store) -> No
     with pytest.raises(FailedPrecondition, match="send them by UploadArtifact"):
         await complete(here, opened(plan).id, b"1")
     with pytest.raises(FailedPrecondition, match="send them by UploadArtifact"):
-        await here.uploads.direct.sign(CALLER, here.run_id, opened(plan).id, 1, 1)
+        await here.uploads.direct.sign(CALLER, here.owner, opened(plan).id, 1, 1)

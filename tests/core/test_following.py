@@ -64,7 +64,7 @@ def file(plan: Plan) -> Path:
 
 
 async def complete(here: Place, plan: Plan, data: bytes) -> Artifact:
-    return await here.uploads.direct.complete(CALLER, here.run_id, opened(plan).id, sha256(data), [])
+    return await here.uploads.direct.complete(CALLER, here.owner, opened(plan).id, sha256(data), [])
 
 
 async def followed(store: Told, end: int) -> None:
@@ -151,7 +151,7 @@ async def test_an_upload_that_is_given_up(here: Place, store: Told) -> None:
     plan = await here.begin("a", SIZE)
     file(plan).write_bytes(content(SIZE // 2))
     await followed(store, SIZE // 2)
-    await here.uploads.abort(CALLER, here.run_id, opened(plan).id)
+    await here.uploads.abort(CALLER, here.owner, opened(plan).id)
     assert not known(here)
     with pytest.raises(UploadGone):
         await complete(here, plan, b"")

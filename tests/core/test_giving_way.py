@@ -75,7 +75,7 @@ async def test_a_download_waits_with_each_chunk(here: Place, gate: Gate) -> None
     gate.let(1000)
     await here.upload("model", data)
     gate._turns = asyncio.Semaphore(0)
-    contents = here.artifacts.download(CALLER, here.run_id, "model")
+    contents = here.artifacts.download(CALLER, here.owner, "model")
     assert isinstance(await anext(contents), Artifact)  # metadata waits for nobody
     found = b""
     while len(found) < len(data):

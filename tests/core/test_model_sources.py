@@ -12,6 +12,7 @@ from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.promotions import Promotions
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.errors import FailedPrecondition, NotActive, NotFound
+from penstock_server.model.owners import of_run
 from penstock_server.model.promotions import Wish
 from penstock_server.model.registry import EventKind
 from penstock_server.model.runs import format_run_id
@@ -132,15 +133,15 @@ async def test_an_artifact_with_versions_is_deleted_by_force(
     count = await desk.count()
     if stands:
         with pytest.raises(FailedPrecondition, match=rf"^iris version 1 stands on artifact '{deleted}'; "):
-            await artifacts.delete(ANN, run.id, deleted)
-        await artifacts.stat(ANN, run.id, deleted)
-        assert await artifacts.delete(BOB, run.id, deleted, force=True) > 0
+            await artifacts.delete(ANN, of_run(run.id), deleted)
+        await artifacts.stat(ANN, of_run(run.id), deleted)
+        assert await artifacts.delete(BOB, of_run(run.id), deleted, force=True) > 0
         gone = {"run_id": format_run_id(run.id), "path": deleted}
         assert await desk.last() == (EventKind.SOURCE_DELETED, 1, "artifact", gone, {})
     else:
-        assert await artifacts.delete(ANN, run.id, deleted) > 0
+        assert await artifacts.delete(ANN, of_run(run.id), deleted) > 0
     with pytest.raises(NotFound):
-        await artifacts.stat(ANN, run.id, deleted)
+        await artifacts.stat(ANN, of_run(run.id), deleted)
     assert await desk.count() == count + stands
 
 
@@ -149,7 +150,7 @@ async def test_of_a_version_and_a_deletion_at_once_one_fails(desk: Desk, artifac
     outcomes = []
     for number in range(10):
         run = await desk.run("model")
-        deletion = artifacts.delete(ANN, run.id, "model") if number % 2 else desk.runs.delete(ANN, run.id)
+        deletion = artifacts.delete(ANN, of_run(run.id), "model") if number % 2 else desk.runs.delete(ANN, run.id)
         work = [desk.of_run(run), deletion] if number % 3 else [deletion, desk.of_run(run)]
         failed = [each for each in await asyncio.gather(*work, return_exceptions=True) if isinstance(each, Exception)]  # type: ignore[arg-type]
         assert len(failed) == 1
@@ -184,7 +185,7 @@ async def test_what_has_lost_its_bytes_says_so_and_is_not_promoted(desk: Desk, a
         return [version.source_problem for version in found]
 
     assert await problems() == ["", "", ""]
-    await artifacts.delete(ANN, run.id, "model/a", force=True)
+    await artifacts.delete(ANN, of_run(run.id), "model/a", force=True)
     assert await problems() == ["its artifacts are deleted", "", ""]
     await desk.runs.delete(ANN, run.id, force=True)
     assert await problems() == ["its run is deleted", "its run is deleted", ""]

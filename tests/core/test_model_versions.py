@@ -20,8 +20,9 @@ from penstock_server.model.errors import (
     NotFound,
 )
 from penstock_server.model.registry import EventKind, ModelVersion, NewVersion, Ref, Stage, VersionStatus
+from penstock_server.model.owners import of_run
 from penstock_server.model.runs import format_run_id, new_run_id
-from penstock_server.postgres import database, registry, runs
+from penstock_server.postgres import database, owners, registry, runs
 from penstock_server.postgres.database import Database
 
 TASKS = 50
@@ -527,7 +528,7 @@ async def test_who_waits_for_a_model_keeps_nobody_from_the_run(desk: Desk) -> No
         async with desk.db.transaction() as other:
             await database.limit_locks(other, 0.2)
             await runs.lock_active(other, ANN.workspace_id, run.id)
-            await runs.hold_files(other, ANN.workspace_id, run.id)
+            await owners.hold_files(other, ANN.workspace_id, of_run(run.id))
     assert (await creating).version == 2
 
 

@@ -86,7 +86,7 @@ async def test_in_a_batch_the_others_come_in(here: Place) -> None:
     files = [
         SmallFile(path, data) for path, data in (("model/w", NEW), ("model/w", OLD), ("model/x", NEW), ("other", NEW))
     ]
-    refused, same, beside, elsewhere = await here.uploads.batches.receive(CALLER, here.run_id, files)
+    refused, same, beside, elsewhere = await here.uploads.batches.receive(CALLER, here.owner, files)
     assert isinstance(refused, FailedPrecondition)
     assert str(refused) == REFUSED
     assert all(isinstance(each, Artifact) for each in (same, beside, elsewhere))
@@ -100,7 +100,7 @@ async def test_a_direct_upload_is_refused(db: Database, here: Place) -> None:
     Path(plan.file_uri.removeprefix("file://")).write_bytes(OLD.upper())
     await register(here, "model")
     with pytest.raises(FailedPrecondition, match=REFUSED):
-        await direct.uploads.direct.complete(CALLER, here.run_id, plan.upload.id, sha256(OLD.upper()), [])
+        await direct.uploads.direct.complete(CALLER, here.owner, plan.upload.id, sha256(OLD.upper()), [])
     with pytest.raises(FailedPrecondition, match=REFUSED):
         await direct.begin("model/w", 1)
     assert await here.read("model/w") == OLD
@@ -113,7 +113,7 @@ async def test_what_nothing_ready_stands_on_is_replaced(here: Place) -> None:
     await here.upload("model/w", NEW)
     assert await here.read("model/w") == NEW
     await here.upload("model/w", NEW)
-    await here.artifacts.delete(ANN, here.run_id, "other", force=True)
+    await here.artifacts.delete(ANN, here.owner, "other", force=True)
     await here.upload("other", NEW)
     assert await here.read("other") == NEW
 

@@ -19,7 +19,7 @@ from penstock_server.model.errors import FailedPrecondition, NotFound, StoreRefu
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.runs import NewRun, RunId
-from penstock_server.postgres import retention, segments
+from penstock_server.postgres import retention, segments, sweep
 from penstock_server.postgres.database import Database
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -40,13 +40,14 @@ _ROWS = (
     " SELECT $1, n, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, '{}', '{}', '{}', '{}', '{}', '{}' FROM generate_series(1, 30) n",
 )
 TABLES = (*retention._BULKS, "artifacts", "artifact_blobs")
+_OWNED = {"artifacts": "owner_id", "artifact_blobs": "owner_id"}
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch, small_parts: None) -> None:
     pieces = [(retention._TAKE.format(table, table, 10), 10) for table in retention._BULKS]
     monkeypatch.setattr(retention, "_DELETES", pieces)
-    monkeypatch.setattr(retention, "_FILES", 2)
+    monkeypatch.setattr(sweep, "_FILES", 2)
 
 
 async def filled(db: Database, store: Store) -> Place:
@@ -76,7 +77,7 @@ async def rows(db: Database, run_id: RunId) -> dict[str, int]:
     """What tables have of a run."""
     counts = {}
     for table in TABLES:
-        (row,) = await execute(db, f"SELECT count(*) FROM {table} WHERE run_id = $1", run_id)
+        (row,) = await execute(db, f"SELECT count(*) FROM {table} WHERE {_OWNED.get(table, 'run_id')} = $1", run_id)
         counts[table] = row[0]
     counts["runs"] = len(await execute(db, "SELECT FROM runs WHERE id = $1", run_id))
     return {table: count for table, count in counts.items() if count}
@@ -88,13 +89,13 @@ async def remove(spot: Place, store: Store | None = None, age_ms: int = DAY) -> 
 
 async def test_all_of_a_run_goes_and_nothing_of_another(db: Database, store: Store) -> None:
     gone, kept = await filled(db, store), await filled(db, store)
-    keys = [row[0] for row in await execute(db, "SELECT key FROM artifact_blobs WHERE run_id = $1", gone.run_id)]
+    keys = [row[0] for row in await execute(db, "SELECT key FROM artifact_blobs WHERE owner_id = $1", gone.run_id)]
     before = await rows(db, kept.run_id)
     await delete(gone)
     assert await Retention(db, DAY).survey() == Removal(runs=1, points=210, files=5, bytes=500)
     assert (await rows(db, gone.run_id)).keys() == {*TABLES, "runs"}
     # What was replaced has its hour, and what broke off some minutes.
-    await execute(db, "UPDATE artifact_blobs SET touched_ms = 0 WHERE state <> 2 AND run_id = $1", gone.run_id)
+    await execute(db, "UPDATE artifact_blobs SET touched_ms = 0 WHERE state <> 2 AND owner_id = $1", gone.run_id)
     assert await remove(gone) == Removal(runs=1, points=210, files=5, bytes=500)
     assert await rows(db, gone.run_id) == {}
     assert [await store.size(key) for key in keys] == [None] * 7
@@ -158,6 +159,7 @@ async def test_what_was_begun_is_found_again_and_cannot_be_restored(
 
     with monkeypatch.context() as patched:
         patched.setattr(retention, "_count", fall)
+        patched.setattr(sweep, "_count", fall)
         with pytest.raises(FellError):
             await remove(spot)
     assert (await rows(db, spot.run_id))["runs"] == 1

@@ -50,7 +50,7 @@ async def test_what_is_deleted_goes_a_minute_later(db: Database, store: Store) -
     await spot.upload("a/kept", b"kept")
     await spot.upload("a/gone", b"gone")
     (gone,) = [key for key in await keys(db) if key.endswith("gone")]
-    await spot.artifacts.delete(CALLER, spot.run_id, "a/gone")
+    await spot.artifacts.delete(CALLER, spot.owner, "a/gone")
     assert await sweeper(spot).sweep() == 0
     assert await store.size(gone) == 4
     await age(db, MINUTE)
@@ -139,7 +139,7 @@ async def test_who_falls_in_between_leaves_it_to_the_next(
 ) -> None:
     spot = await place(db, store)
     await spot.upload("model", b"x")
-    await spot.artifacts.delete(CALLER, spot.run_id, "model")
+    await spot.artifacts.delete(CALLER, spot.owner, "model")
     await age(db, MINUTE)
 
     async def fall(*_: object) -> None:
@@ -165,7 +165,7 @@ async def many(db: Database, spot: Place, count: int) -> None:
         for number in range(count):
             group.create_task(spot.upload(f"d{number % 7}/{number}", b"%d" % number))
     for number in range(min(count, 7)):
-        await spot.artifacts.delete(CALLER, spot.run_id, f"d{number}")
+        await spot.artifacts.delete(CALLER, spot.owner, f"d{number}")
     await age(db, HOUR)
 
 
@@ -305,7 +305,7 @@ async def test_a_nudge_wakes_it(db: Database, local: Store) -> None:
     it = sweeper(spot)
     async with running(it):
         await spot.upload("model", b"x")
-        await spot.artifacts.delete(CALLER, spot.run_id, "model")
+        await spot.artifacts.delete(CALLER, spot.owner, "model")
         await age(db, MINUTE)
         it.nudge()
         await until_gone(db)
@@ -328,7 +328,7 @@ async def test_a_store_that_tells_of_no_uploads_is_swept_all_the_same(
     with capture_logs() as logs:
         async with running(it):
             await spot.upload("model", b"x")
-            await spot.artifacts.delete(CALLER, spot.run_id, "model")
+            await spot.artifacts.delete(CALLER, spot.owner, "model")
             await age(db, MINUTE)
             it.nudge()
             await until_gone(db)
@@ -356,7 +356,7 @@ async def test_a_store_that_is_another_is_not_swept(db: Database, store: Store, 
     spot = await place(db, store)
     await mark.place(db, store)
     await spot.upload("model", b"x")
-    await spot.artifacts.delete(CALLER, spot.run_id, "model")
+    await spot.artifacts.delete(CALLER, spot.owner, "model")
     await age(db, MINUTE)
     (tmp_path / "other").mkdir()
     other = LocalStore(LocalRoot(str(tmp_path / "other")))
@@ -412,8 +412,8 @@ async def test_a_store_that_has_a_mark_keeps_it(db: Database, local: Store) -> N
 async def test_the_search_for_what_is_due_reads_no_artifacts(db: Database) -> None:
     await execute(
         db,
-        "INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, media_type, part_bytes,"
-        " touched_ms, created_ms) SELECT gen_random_uuid(), 1, 0, gen_random_uuid(), 'p', n::text,"
+        "INSERT INTO artifact_blobs (id, workspace_id, experiment_id, owner_id, path, key, state, media_type,"
+        " part_bytes, touched_ms, created_ms) SELECT gen_random_uuid(), 1, 0, gen_random_uuid(), 'p', n::text,"
         " CASE WHEN n % 1000 = 0 THEN 3 ELSE 2 END, '', 1, 0, 0 FROM generate_series(1, 20000) n",
     )
     await execute(db, "ANALYZE artifact_blobs")

@@ -26,6 +26,7 @@ from penstock_server.model.errors import (
     Unavailable,
     UploadGone,
 )
+from penstock_server.model.owners import of_run
 from penstock_server.model.runs import new_run_id
 from penstock_server.model.uploads import NewUpload, Trailer
 from penstock_server.postgres.database import Database
@@ -108,7 +109,7 @@ async def test_nothing_is_seen_before_it_is_complete(here: Place) -> None:
 async def test_who_reads_when_it_is_replaced_reads_on(here: Place) -> None:
     before = content(3 * PART)
     await here.upload("a", before)
-    reading = here.artifacts.download(CALLER, here.run_id, "a")
+    reading = here.artifacts.download(CALLER, here.owner, "a")
     assert isinstance(await anext(reading), Artifact)
     await here.upload("a", content(3 * PART))
     assert b"".join([chunk async for chunk in reading if isinstance(chunk, bytes)]) == before
@@ -237,7 +238,7 @@ async def test_nor_in_one_transaction(one: Place) -> None:
     done = await asyncio.gather(*(one.upload(path, path.encode()) for path in paths), return_exceptions=True)
     made = {each.path for each in done if isinstance(each, Artifact)}
     assert all(isinstance(each, Artifact | FailedPrecondition) for each in done)
-    seen, _ = await one.artifacts.list(CALLER, one.run_id, recursive=True)
+    seen, _ = await one.artifacts.list(CALLER, one.owner, recursive=True)
     assert {each.path for each in seen} == made
     assert len(made & {"a", "a/b", "a/b/c"}) == len(made & {"x", "x/y"}) == 1
 
@@ -251,7 +252,7 @@ async def test_of_a_run_that_is_deleted_nothing_comes(one: Place) -> None:
     await stream.put(Trailer(sha256(b"12")), None)
     with pytest.raises(NotActive):
         await task
-    for doing in (one.upload("a", b"1"), one.begin("a", 1), one.artifacts.delete(CALLER, one.run_id, "before")):
+    for doing in (one.upload("a", b"1"), one.begin("a", 1), one.artifacts.delete(CALLER, one.owner, "before")):
         with pytest.raises(NotActive):
             await doing
     assert await one.states() == [("a", 3), ("before", 2)]
@@ -267,18 +268,18 @@ async def test_a_run_of_another_workspace_is_not_there(one: Place) -> None:
         one.uploads.receive(stranger, new, b"1", nothing()),
         one.uploads.receive(stranger, replace(new, upload_id=upload.id), b"1", nothing()),
         one.uploads.begin(stranger, new),
-        one.uploads.abort(stranger, one.run_id, upload.id),
-        one.artifacts.list(stranger, one.run_id),
-        one.artifacts.stat(stranger, one.run_id, "a"),
-        one.artifacts.locate(stranger, one.run_id, "a"),
-        one.artifacts.delete(stranger, one.run_id, "a"),
-        anext(one.artifacts.download(stranger, one.run_id, "a")),
+        one.uploads.abort(stranger, one.owner, upload.id),
+        one.artifacts.list(stranger, one.owner),
+        one.artifacts.stat(stranger, one.owner, "a"),
+        one.artifacts.locate(stranger, one.owner, "a"),
+        one.artifacts.delete(stranger, one.owner, "a"),
+        anext(one.artifacts.download(stranger, one.owner, "a")),
     ]
     for call in calls:
         with pytest.raises(NotFound):
             await call
     with pytest.raises(NotFound):
-        await one.uploads.receive(CALLER, replace(new, run_id=new_run_id()), b"1", nothing())
+        await one.uploads.receive(CALLER, replace(new, owner=of_run(new_run_id())), b"1", nothing())
 
 
 # What broke off.
@@ -527,14 +528,14 @@ async def test_given_up(here: Place) -> None:
     upload_id = await here.broken("a", data, 2, PART)
     stream, task = here.open("a", data, upload_id=upload_id, offset=2 * PART)
     await stream.put(data[2 * PART : 3 * PART], b"")
-    await here.uploads.abort(CALLER, here.run_id, upload_id)
+    await here.uploads.abort(CALLER, here.owner, upload_id)
     with pytest.raises(UploadGone):
         await task
-    await here.uploads.abort(CALLER, here.run_id, upload_id)
-    await here.uploads.abort(CALLER, here.run_id, UploadId(new_run_id()))
+    await here.uploads.abort(CALLER, here.owner, upload_id)
+    await here.uploads.abort(CALLER, here.owner, UploadId(new_run_id()))
     assert await here.states() == [("a", 3)]
     await here.upload("a", data)
-    await here.uploads.abort(CALLER, here.run_id, upload_id)
+    await here.uploads.abort(CALLER, here.owner, upload_id)
     assert await here.read("a") == data
 
 
@@ -576,7 +577,7 @@ async def test_many_small_ones_at_once(one: Place) -> None:
     data = [content(n) for n in range(300)]
 
     async def upload(name: str, data: bytes) -> Artifact:
-        new = NewUpload(one.run_id, name, len(data), sha256(data))
+        new = NewUpload(one.owner, name, len(data), sha256(data))
         return await one.uploads.receive(CALLER, new, data, nothing())
 
     done = await asyncio.gather(*(upload(*each) for each in zip(names, data, strict=True)))

@@ -15,6 +15,7 @@ from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import Artifact, UploadId
 from penstock_server.model.errors import NotFound
+from penstock_server.model.owners import of_run
 from penstock_server.model.runs import NewRun, RunId
 from penstock_server.model.uploads import NewUpload, Plan, Trailer
 from penstock_server.postgres.database import Database
@@ -67,6 +68,7 @@ class Place:
         self.db = db
         self.store = store
         self.run_id = run_id
+        self.owner = of_run(run_id)
         self.nudged = 0
         precedence = precedence or Precedence()
         self.uploads = Uploads(db, store, precedence, direct=direct)
@@ -80,10 +82,10 @@ class Place:
         return Place(self.db, self.store, self.run_id, direct=direct)
 
     def new(self, path: str, data: bytes, **fields: Any) -> NewUpload:
-        return NewUpload(self.run_id, path, **{"size": len(data)} | fields)
+        return NewUpload(self.owner, path, **{"size": len(data)} | fields)
 
     async def begin(self, path: str, size: int, **fields: Any) -> Plan:
-        return await self.uploads.begin(CALLER, NewUpload(self.run_id, path, size, **fields))
+        return await self.uploads.begin(CALLER, NewUpload(self.owner, path, size, **fields))
 
     async def upload(
         self, path: str, data: bytes, *, chunk: int = 50_000, digest: bytes | None = None, **fields: Any
@@ -126,7 +128,7 @@ class Place:
     async def read(self, path: str, **fields: Any) -> bytes | None:
         """What is there to be seen, None when there is nothing; it is what its digest says."""
         try:
-            contents = [each async for each in self.artifacts.download(CALLER, self.run_id, path, **fields)]
+            contents = [each async for each in self.artifacts.download(CALLER, self.owner, path, **fields)]
         except NotFound:
             return None
         artifact, chunks = contents[0], contents[1:]

@@ -226,13 +226,14 @@ def test_a_ledger_knows_what_is_past() -> None:
 
 
 _BLOB = """
-INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, size, sha256, media_type,
+INSERT INTO artifact_blobs (id, workspace_id, experiment_id, owner_id, path, key, state, size, sha256, media_type,
                             part_bytes, touched_ms, created_ms)
 VALUES (gen_random_uuid(), 1, 0, $1, 'a.bin', $2, 2, 100, $3, 'text/plain', 1, 0, 0)
 """
 _ARTIFACT = """
-INSERT INTO artifacts (run_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
-SELECT run_id, path, workspace_id, experiment_id, id, size, sha256, media_type, 0 FROM artifact_blobs WHERE run_id = $1
+INSERT INTO artifacts (owner_id, path, workspace_id, experiment_id, blob_id, size, sha256, media_type, updated_ms)
+SELECT owner_id, path, workspace_id, experiment_id, id, size, sha256, media_type, 0
+  FROM artifact_blobs WHERE owner_id = $1
 """
 # What is done, how it is taken back, and what the books say meanwhile.
 _PLANTED = [

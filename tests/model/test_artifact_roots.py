@@ -6,6 +6,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote, urlsplit
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from penstock_server.model.access import WorkspaceId
 from penstock_server.model.artifacts import (
     NAME_LIMIT,
     PATH_LIMIT,
@@ -28,12 +30,14 @@ from penstock_server.model.artifacts import (
 )
 from penstock_server.model.errors import InvalidArgument
 from penstock_server.model.experiments import ExperimentId
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner, OwnerKind, OwnerRef
 
-EXPERIMENT, RUN = ExperimentId(7), RunId(uuid.UUID(int=1))
+OWNERS = [
+    OwnerRef(WorkspaceId(1), ExperimentId(7), Owner(kind, uuid.UUID(int=1)), uuid.UUID(int=1)) for kind in OwnerKind
+]
 KEYS: list[Callable[[str], str]] = [
-    lambda path: key_of(EXPERIMENT, RUN, path),
-    lambda path: version_key_of(EXPERIMENT, RUN, path, UploadId(uuid.UUID(int=2))),
+    *(partial(key_of, owner) for owner in OWNERS),
+    *(partial(version_key_of, owner, upload_id=UploadId(uuid.UUID(int=2))) for owner in OWNERS),
 ]
 
 _CHARACTERS = st.characters(codec="utf-8", exclude_characters="/\\\x7f", exclude_categories=["Cs"], min_codepoint=32)

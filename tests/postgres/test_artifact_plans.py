@@ -10,10 +10,10 @@ import pytest
 
 from penstock_server.core.runs import Runs
 from penstock_server.model.access import Caller, WorkspaceId
-from penstock_server.model.changes import RunRef
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT
+from penstock_server.model.owners import OwnerKind, OwnerRef, of_run
 from penstock_server.model.runs import NewRun, RunId
-from penstock_server.postgres import artifacts, runs, uploads
+from penstock_server.postgres import artifacts, owners, uploads
 from penstock_server.postgres.database import Connection, Database
 
 FILES = 20_000
@@ -24,7 +24,7 @@ WITH files AS (
     SELECT gen_random_uuid() AS id, CASE WHEN n % 2 = 0 THEN 'many/' || n ELSE 'd' || n || '/f' END AS path
       FROM generate_series(1, {FILES}) n),
 blobs AS (
-    INSERT INTO artifact_blobs (id, workspace_id, experiment_id, run_id, path, key, state, size, sha256, media_type,
+    INSERT INTO artifact_blobs (id, workspace_id, experiment_id, owner_id, path, key, state, size, sha256, media_type,
                                 part_bytes, touched_ms, created_ms)
     SELECT id, 1, 0, $1, path, path, 2, 1, '', '', 1, 1, 1 FROM files)
 INSERT INTO artifacts SELECT $1, path, 1, 0, id, 1, '', '', 1 FROM files
@@ -77,7 +77,10 @@ async def test_goes_by_index(db: Database, run_id: RunId, statement: str, argume
         (uploads._RECORD, (SOME, 1, 1, 1, "", None)),
         (uploads._TOUCH, (256 * [SOME], 256 * [1], True)),
         (uploads._DROP, ([SOME], None)),
-        (runs._HOLD_FILES, (1, SOME)),
+        *(
+            (statement, (1, SOME if kind is not OwnerKind.TRACE else "tr-"))
+            for kind, statement in owners._HOLD_FILES.items()
+        ),
     ],
 )
 async def test_goes_by_the_id(db: Database, run_id: RunId, statement: str, arguments: tuple[object, ...]) -> None:
@@ -101,7 +104,7 @@ async def pages_read(conn: Connection, statement: str, *arguments: object) -> in
 
 
 async def test_a_page_costs_what_it_has(db: Database, run_id: RunId) -> None:
-    run = RunRef(WorkspaceId(1), DEFAULT_EXPERIMENT, run_id)
+    run = OwnerRef(WorkspaceId(1), DEFAULT_EXPERIMENT, of_run(run_id), run_id)
     async with db.connection() as conn:
         found = await artifacts.children(conn, run, "", None, FILES)
         assert len(found) == FILES // 2 + 1

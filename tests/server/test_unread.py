@@ -20,6 +20,7 @@ from penstock_server.core.uploads import Uploads
 from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import LocalRoot
+from penstock_server.model.owners import of_run
 from penstock_server.model.runs import NewRun
 from penstock_server.model.uploads import NewUpload, Trailer
 from penstock_server.postgres.database import Database
@@ -62,7 +63,7 @@ async def test_a_download_that_is_not_read_ends(db: Database, tmp_path: Path, mo
         for _ in range(SIZE // MIB):
             yield bytes(MIB)
 
-    await uploads.receive(caller, NewUpload(run.id, "a", SIZE), b"", contents())
+    await uploads.receive(caller, NewUpload(of_run(run.id), "a", SIZE), b"", contents())
     service = ArtifactService(Artifacts(db, store, Precedence(), direct=False, nudge=lambda: None), uploads, 4 * MIB)
     server = Server(4 * MIB, shared=False, artifacts_only=True)
     server.register(Access(db), {"ArtifactService": service})

@@ -13,8 +13,8 @@ from typing import Protocol
 import asyncpg
 
 _ROWS = """
-SELECT a.run_id, a.path, a.size, a.sha256, b.id, b.key, b.state, b.size AS blob_size, b.sha256 AS blob_sha256,
-       b.run_id AS blob_run_id, b.path AS blob_path
+SELECT a.owner_id, a.path, a.size, a.sha256, b.id, b.key, b.state, b.size AS blob_size, b.sha256 AS blob_sha256,
+       b.owner_id AS blob_owner_id, b.path AS blob_path
 FROM artifacts a LEFT JOIN artifact_blobs b ON b.id = a.blob_id
 """
 _BEYOND = "SELECT id, key, state FROM artifact_blobs WHERE id NOT IN (SELECT blob_id FROM artifacts)"
@@ -78,8 +78,8 @@ def _wrong(row: asyncpg.Record, objects: Mapping[str, int], depot: Depot) -> lis
     problems = []
     if row["state"] != 2:
         problems.append(f"its blob is in state {row['state']}")
-    if (row["blob_run_id"], row["blob_path"]) != (row["run_id"], row["path"]):
-        problems.append(f"its blob is of {row['blob_path']} of run {row['blob_run_id']}")
+    if (row["blob_owner_id"], row["blob_path"]) != (row["owner_id"], row["path"]):
+        problems.append(f"its blob is of {row['blob_path']} of {row['blob_owner_id']}")
     if row["blob_size"] not in (None, row["size"]) or row["blob_sha256"] not in (None, row["sha256"]):
         problems.append("its blob has another size or digest")
     if row["key"] not in objects:

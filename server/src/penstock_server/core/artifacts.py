@@ -15,9 +15,9 @@ from penstock_server.model import pages
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import Artifact, check_directory, check_path, check_sha256
 from penstock_server.model.errors import Changed, InvalidArgument, NotFound, StoreRefused
-from penstock_server.model.runs import RunId, format_run_id
+from penstock_server.model.owners import Owner
 from penstock_server.model.uploads import Location, Route
-from penstock_server.postgres import artifacts, runs
+from penstock_server.postgres import artifacts, owners
 from penstock_server.postgres.artifacts import Stored
 from penstock_server.postgres.database import Database
 
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class Artifacts:
-    """Finds, reads and deletes artifacts. Everything may raise InvalidArgument, NotFound of the run, Unavailable."""
+    """Finds, reads and deletes artifacts. Everything may raise InvalidArgument, NotFound of the owner, Unavailable."""
 
     def __init__(
         self, db: Database, store: Store, precedence: Precedence, *, direct: bool, nudge: Callable[[], None]
@@ -42,7 +42,7 @@ class Artifacts:
     async def list(
         self,
         caller: Caller,
-        run_id: RunId,
+        owner: Owner,
         directory: str = "",
         *,
         recursive: bool = False,
@@ -52,33 +52,33 @@ class Artifacts:
         """One page of what is in a directory, and the token of the next; with `recursive`, of all files below it."""
         directory = check_directory(directory)
         limit = pages.check_size(page_size)
-        query = ("artifacts", caller.workspace_id, format_run_id(run_id), directory, recursive)
+        query = ("artifacts", caller.workspace_id, str(owner), directory, recursive)
         after = None
         if page_token:
             path, is_directory = pages.decode(query, page_token, ["text", "bool"])
             after = Artifact(str(path), bool(is_directory))
         read = artifacts.files if recursive else artifacts.children
         async with self._db.connection() as conn:
-            run = await runs.locate(conn, caller.workspace_id, run_id)
-            found = await read(conn, run, directory, after, limit + 1)
+            ref = await owners.locate(conn, caller.workspace_id, owner)
+            found = await read(conn, ref, directory, after, limit + 1)
         if len(found) <= limit:
             return found, ""
         last = found[limit - 1]
         return found[:limit], pages.encode(query, (last.path, last.is_directory))
 
-    async def stat(self, caller: Caller, run_id: RunId, path: str) -> Artifact:
+    async def stat(self, caller: Caller, owner: Owner, path: str) -> Artifact:
         """An artifact, or a directory. Raises NotFound."""
         check_path(path)
         async with self._db.connection() as conn:
-            run = await runs.locate(conn, caller.workspace_id, run_id)
-            stored = await artifacts.find(conn, run, path)
+            ref = await owners.locate(conn, caller.workspace_id, owner)
+            stored = await artifacts.find(conn, ref, path)
             if stored is not None:
                 return stored.artifact
-            if await artifacts.is_directory(conn, run, path):
+            if await artifacts.is_directory(conn, ref, path):
                 return Artifact(path, is_directory=True)
         raise NotFound("artifact", path)
 
-    async def delete(self, caller: Caller, run_id: RunId, path: str, *, force: bool = False) -> int:
+    async def delete(self, caller: Caller, owner: Owner, path: str, *, force: bool = False) -> int:
         """Deletes an artifact, or all in a directory; how many files that were. Raises NotFound, NotActive.
 
         Raises FailedPrecondition when versions of models stand on it, unless `force`.
@@ -86,17 +86,17 @@ class Artifacts:
         check_path(path)
         async with self._db.waiting() as conn:
             if force:
-                await model_sources.lock_models_of_run(conn, caller, run_id)
-            run = await runs.hold_files(conn, caller.workspace_id, run_id)
-            deleted = await artifacts.delete(conn, run, path)
+                await model_sources.lock_models_on_files(conn, caller.workspace_id, owner)
+            ref = await owners.hold_files(conn, caller.workspace_id, owner)
+            deleted = await artifacts.delete(conn, ref, path)
             if not deleted:
                 raise NotFound("artifact", path)
-            await model_sources.leave_artifact(conn, caller, run_id, path, force=force)
+            await model_sources.leave_artifact(conn, caller, owner, path, force=force)
         self._nudge()
         return deleted
 
     async def download(
-        self, caller: Caller, run_id: RunId, path: str, offset: int = 0, length: int = 0, sha256: bytes = b""
+        self, caller: Caller, owner: Owner, path: str, offset: int = 0, length: int = 0, sha256: bytes = b""
     ) -> AsyncIterator[Artifact | bytes]:
         """The artifact, then its bytes from `offset` on: `length` of them at most, or all when that is 0.
 
@@ -104,7 +104,7 @@ class Artifacts:
         and what the store raises.
         """
         check_sha256(sha256)
-        stored = await self._find(caller, run_id, path)
+        stored = await self._find(caller, owner, path)
         artifact = stored.artifact
         if sha256 and sha256 != artifact.sha256:
             raise Changed(path)
@@ -124,36 +124,34 @@ class Artifacts:
                     telemetry.artifact_bytes.labels("out").inc(len(chunk))
                     yield chunk
         except NotFound:
-            await self._missing(caller, run_id, stored)
+            await self._missing(caller, owner, stored)
         if left:
-            await self._missing(caller, run_id, stored)
+            await self._missing(caller, owner, stored)
 
-    async def _missing(self, caller: Caller, run_id: RunId, stored: Stored) -> None:
+    async def _missing(self, caller: Caller, owner: Owner, stored: Stored) -> None:
         """Raises why the store does not have it."""
         path = stored.artifact.path
-        now = await self._find(caller, run_id, path)
+        now = await self._find(caller, owner, path)
         if now.blob_id != stored.blob_id:
             raise Changed(path)
         # Of one that somebody asks for. The store works, and yet this is to be seen to.
-        log.error(
-            "an artifact is missing from the store", uri=self._store.uri(stored.key), run_id=run_id.hex, path=path
-        )
+        log.error("an artifact is missing from the store", uri=self._store.uri(stored.key), owner=str(owner), path=path)
         raise StoreRefused(f"{self._store.uri(stored.key)} is missing or cut short", "restore it from a backup")
 
-    async def locate(self, caller: Caller, run_id: RunId, path: str) -> Location:
+    async def locate(self, caller: Caller, owner: Owner, path: str) -> Location:
         """Where the bytes can be had. Raises NotFound, and what the store raises."""
-        stored = await self._find(caller, run_id, path)
+        stored = await self._find(caller, owner, path)
         if not self._direct:
             return Location(stored.artifact, Route.SERVER)
         url = await self._store.sign_read(stored.key, _SIGNED_SECONDS)
         route = Route.FILE if url.startswith("file:") else Route.SIGNED
         return Location(stored.artifact, route, url, self._store.uri(stored.key))
 
-    async def _find(self, caller: Caller, run_id: RunId, path: str) -> Stored:
+    async def _find(self, caller: Caller, owner: Owner, path: str) -> Stored:
         check_path(path)
         async with self._db.connection() as conn:
-            run = await runs.locate(conn, caller.workspace_id, run_id)
-            stored = await artifacts.find(conn, run, path)
+            ref = await owners.locate(conn, caller.workspace_id, owner)
+            stored = await artifacts.find(conn, ref, path)
         if stored is None:
             raise NotFound("artifact", path)
         return stored

@@ -17,7 +17,7 @@ from penstock_server.ingest.precedence import Precedence
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import MIB, Artifact, check_path, check_sha256, media_type
 from penstock_server.model.errors import ContentMismatch, InvalidArgument, PenstockError
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner
 from penstock_server.model.uploads import NewUpload, SmallFile, Upload
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.uploads import Complete
@@ -39,7 +39,7 @@ class Batches:
         self._ledger = ledger
         self._budget = budget
 
-    async def receive(self, caller: Caller, run_id: RunId, files: Sequence[SmallFile]) -> list[Outcome]:
+    async def receive(self, caller: Caller, owner: Owner, files: Sequence[SmallFile]) -> list[Outcome]:
         """Takes whole files. Of each, in turn, what `Uploads.receive` would return or raise. Raises InvalidArgument."""
         if not 1 <= len(files) <= MOST:
             raise InvalidArgument("files", f"1 to {MOST} can be sent at once, and these are {len(files)}")
@@ -58,16 +58,16 @@ class Batches:
                 found = _digests(files)
             else:
                 found = await asyncio.to_thread(_digests, files)
-            return await self._receive(caller, run_id, files, found)
+            return await self._receive(caller, owner, files, found)
         finally:
             self._budget.give(size)
 
     async def _receive(
-        self, caller: Caller, run_id: RunId, files: Sequence[SmallFile], digests: Sequence[bytes]
+        self, caller: Caller, owner: Owner, files: Sequence[SmallFile], digests: Sequence[bytes]
     ) -> list[Outcome]:
-        checked = [_checked(run_id, *each) for each in zip(files, digests, strict=True)]
+        checked = [_checked(owner, *each) for each in zip(files, digests, strict=True)]
         wanted = [each for each in checked if isinstance(each, NewUpload)]
-        claimed = iter(await self._ledger.claim_all(caller.workspace_id, run_id, wanted) if wanted else [])
+        claimed = iter(await self._ledger.claim_all(caller.workspace_id, owner, wanted) if wanted else [])
         claims: list[Upload | Outcome] = [
             _known(next(claimed)) if isinstance(each, NewUpload) else each for each in checked
         ]
@@ -117,12 +117,12 @@ def _digests(files: Sequence[SmallFile]) -> list[bytes]:
     return [hashlib.sha256(file.data).digest() for file in files]
 
 
-def _checked(run_id: RunId, file: SmallFile, sha256: bytes) -> NewUpload | InvalidArgument:
+def _checked(owner: Owner, file: SmallFile, sha256: bytes) -> NewUpload | InvalidArgument:
     try:
         check_path(file.path)
         if check_sha256(file.sha256) not in (b"", sha256):
             return wholes.mismatch(file.path)
-        return NewUpload(run_id, file.path, len(file.data), sha256, media_type(file.media_type, file.path))
+        return NewUpload(owner, file.path, len(file.data), sha256, media_type(file.media_type, file.path))
     except InvalidArgument as error:
         return error
 

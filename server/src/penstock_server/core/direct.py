@@ -21,10 +21,11 @@ from penstock_server.model.errors import (
     UploadGone,
 )
 from penstock_server.model.limits import check_text
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner
 from penstock_server.model.uploads import Plan, Route, Upload
-from penstock_server.postgres import runs, uploads
+from penstock_server.postgres import owners, uploads
 from penstock_server.postgres.database import Database
+from penstock_server.postgres.uploads import Complete
 
 _SIGNED_SECONDS = 3600
 _SIGNED_MOST = 100
@@ -49,13 +50,13 @@ class Direct:
         route = Route.SIGNED if file_uri is None else Route.FILE
         return Plan(artifact, replace(upload, token=token), route=route, file_uri=file_uri or "")
 
-    async def sign(self, caller: Caller, run_id: RunId, upload_id: UploadId, first: int, count: int) -> list[str]:
+    async def sign(self, caller: Caller, owner: Owner, upload_id: UploadId, first: int, count: int) -> list[str]:
         """Addresses for parts of an upload that goes straight to the store. Raises UploadGone."""
         if not 1 <= count <= _SIGNED_MOST:
             raise InvalidArgument("count", f"{count} is not within 1 to {_SIGNED_MOST}")
         async with self._db.connection() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
-            upload = await uploads.find_open(conn, run, upload_id)
+            ref = await owners.locate_active(conn, caller.workspace_id, owner)
+            upload = await uploads.find_open(conn, ref, upload_id)
             if upload is None or upload.token is None:
                 raise UploadGone(upload_id.hex)
             await uploads.touch(conn, upload)
@@ -68,7 +69,14 @@ class Direct:
         ]
 
     async def complete(
-        self, caller: Caller, run_id: RunId, upload_id: UploadId, sha256: bytes, etags: Sequence[tuple[int, str]]
+        self,
+        caller: Caller,
+        owner: Owner,
+        upload_id: UploadId,
+        sha256: bytes,
+        etags: Sequence[tuple[int, str]],
+        *,
+        force: bool = False,
     ) -> Artifact:
         """Ends an upload that went straight to the store, in these parts. Ending it twice is fine.
 
@@ -76,9 +84,9 @@ class Direct:
         """
         check_sha256(sha256)
         async with self._db.connection() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
-            upload = await uploads.find_open(conn, run, upload_id)
-            done = await uploads.made_of(conn, run, upload_id) if upload is None else None
+            ref = await owners.locate_active(conn, caller.workspace_id, owner)
+            upload = await uploads.find_open(conn, ref, upload_id)
+            done = await uploads.made_of(conn, ref, upload_id) if upload is None else None
         if done is not None:
             return done
         if upload is None or upload.token is None:
@@ -96,10 +104,10 @@ class Direct:
             found = await self._digest(upload, followed, sha256) if is_file else sha256
             if found != (sha256 or found):
                 raise wholes.mismatch(upload.path)
-            artifact = await self._ledger.complete(upload, upload.size or 0, found)
+            artifact = await self._ledger.complete(Complete(upload, upload.size or 0, found, caller if force else None))
         except UploadGone:
             async with self._db.connection() as conn:
-                done = await uploads.made_of(conn, run, upload_id)
+                done = await uploads.made_of(conn, ref, upload_id)
             if done is None:
                 await wholes.drop(self._db, upload)
                 raise

@@ -1,7 +1,7 @@
-"""The ledger of what is stored for a run: uploads that begin, and those that are complete, entered in groups.
+"""The ledger of what is stored for an owner: uploads that begin, and those that are complete, entered in groups.
 
-Each change of which paths a run has needs the run's lock and a commit. What comes while one transaction is under way
-goes into the next: a lone file waits for nobody, and of thousands of small ones many share a transaction.
+Each change of which paths an owner has needs its lock and a commit. What comes while one transaction is under way goes
+into the next: a lone file waits for nobody, and of thousands of small ones many share a transaction.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from penstock_server.core import model_sources
 from penstock_server.core.shielded import to_its_end
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.artifacts import Artifact, UploadId, parents
 from penstock_server.model.errors import PenstockError
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner
 from penstock_server.model.uploads import NewUpload, Upload
-from penstock_server.postgres import runs, uploads
+from penstock_server.postgres import owners, uploads
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.uploads import Complete
 
@@ -52,7 +53,7 @@ class _Entry(Generic[_Wanted, _Made]):
 
 @dataclass(slots=True)
 class _Page:
-    """What has gathered for one run."""
+    """What has gathered for one owner."""
 
     claims: list[_Entry[NewUpload, Upload | Artifact]] = field(default_factory=list)
     complete: list[_Entry[Complete, Artifact]] = field(default_factory=list)
@@ -96,11 +97,11 @@ class _Page:
 
 
 class Ledger:
-    """Enters claims and completions. Everything may raise NotFound and NotActive of the run, and Unavailable."""
+    """Enters claims and completions. Everything may raise NotFound and NotActive of the owner, and Unavailable."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._pages: dict[tuple[WorkspaceId, RunId], _Page] = {}
+        self._pages: dict[tuple[WorkspaceId, Owner], _Page] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def claim(self, workspace_id: WorkspaceId, new: NewUpload) -> Upload | Artifact:
@@ -109,18 +110,18 @@ class Ledger:
         Raises FailedPrecondition when there is a directory at the path, a file where it needs a directory, or something
         else that a version of a model stands on.
         """
-        (made,) = await self.claim_all(workspace_id, new.run_id, [new])
+        (made,) = await self.claim_all(workspace_id, new.owner, [new])
         if isinstance(made, BaseException):
             raise made
         return made
 
     async def claim_all(
-        self, workspace_id: WorkspaceId, run_id: RunId, wanted: Sequence[NewUpload]
+        self, workspace_id: WorkspaceId, owner: Owner, wanted: Sequence[NewUpload]
     ) -> list[Upload | Artifact | BaseException]:
-        """As `claim`, for many files of a run. Of each, in turn, what that would return or raise."""
+        """As `claim`, for many files of an owner. Of each, in turn, what that would return or raise."""
         loop = asyncio.get_running_loop()
         entries = [_Entry[NewUpload, Upload | Artifact](new, loop.create_future()) for new in wanted]
-        self._page(workspace_id, run_id).claims.extend(entries)
+        self._page(workspace_id, owner).claims.extend(entries)
         try:
             return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
         except asyncio.CancelledError:
@@ -129,57 +130,65 @@ class Ledger:
             await to_its_end(self._drop([each.id for each in made if isinstance(each, Upload)]))
             raise
 
-    async def complete(self, upload: Upload, size: int, sha256: bytes) -> Artifact:
+    async def complete(self, complete: Complete) -> Artifact:
         """Makes an artifact of what is stored: it is visible then, and another at that path is not any more.
 
         Raises UploadGone, and FailedPrecondition as `claim`.
         """
-        entry = _Entry[Complete, Artifact](Complete(upload, size, sha256), asyncio.get_running_loop().create_future())
-        self._page(upload.run.workspace_id, upload.run.run_id).complete.append(entry)
-        return await entry.outcome
+        (made,) = await self.complete_all([complete])
+        if isinstance(made, BaseException):
+            raise made
+        return made
 
     async def complete_all(self, complete: Sequence[Complete]) -> list[Artifact | BaseException]:
-        """As `complete`, for many files of a run: of two at the same path the later stays."""
-        loop, run = asyncio.get_running_loop(), complete[0].upload.run
+        """As `complete`, for many files of an owner: of two at the same path the later stays."""
+        loop, owner = asyncio.get_running_loop(), complete[0].upload.owner
         entries = [_Entry[Complete, Artifact](each, loop.create_future()) for each in complete]
-        self._page(run.workspace_id, run.run_id).complete.extend(entries)
+        self._page(owner.workspace_id, owner.owner).complete.extend(entries)
         return await asyncio.gather(*(entry.outcome for entry in entries), return_exceptions=True)
 
-    def _page(self, workspace_id: WorkspaceId, run_id: RunId) -> _Page:
-        key = (workspace_id, run_id)
+    def _page(self, workspace_id: WorkspaceId, owner: Owner) -> _Page:
+        key = (workspace_id, owner)
         page = self._pages.get(key)
         if page is None:
             page = self._pages[key] = _Page()
-            task = asyncio.create_task(self._write(workspace_id, run_id, page), name="ledger")
+            task = asyncio.create_task(self._write(workspace_id, owner, page), name="ledger")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return page
 
-    async def _write(self, workspace_id: WorkspaceId, run_id: RunId, page: _Page) -> None:
+    async def _write(self, workspace_id: WorkspaceId, owner: Owner, page: _Page) -> None:
         try:
             while page:
                 taken = page.take()
                 try:
                     if taken:
-                        await self._enter(workspace_id, run_id, taken)
+                        await self._enter(workspace_id, owner, taken)
                 except BaseException as error:
                     taken.tell(error)
                     if not isinstance(error, Exception):
                         page.tell(error)
                         raise
         finally:
-            del self._pages[workspace_id, run_id]
+            del self._pages[workspace_id, owner]
 
-    async def _enter(self, workspace_id: WorkspaceId, run_id: RunId, taken: _Page) -> None:
+    async def _enter(self, workspace_id: WorkspaceId, owner: Owner, taken: _Page) -> None:
         claimed: Sequence[Upload | Artifact | PenstockError] = ()
         settled: Sequence[Artifact | PenstockError] = ()
         async with self._db.waiting() as conn:
-            run = await runs.hold_files(conn, workspace_id, run_id)
-            tree = await uploads.look(conn, run, taken.paths)
+            forced = [entry.wanted for entry in taken.complete if entry.wanted.forced_by is not None]
+            if forced:
+                await model_sources.lock_models_on_files(conn, workspace_id, owner)
+            ref = await owners.hold_files(conn, workspace_id, owner)
+            tree = await uploads.look(conn, ref, taken.paths)
+            replaced = [each for each in forced if tree.replaces(each.upload.path, each.size, each.sha256)]
             if taken.complete:
-                settled = await uploads.settle(conn, run, tree, [entry.wanted for entry in taken.complete])
+                settled = await uploads.settle(conn, ref, tree, [entry.wanted for entry in taken.complete])
             if taken.claims:
-                claimed = await uploads.claim(conn, run, tree, [entry.wanted for entry in taken.claims])
+                claimed = await uploads.claim(conn, ref, tree, [entry.wanted for entry in taken.claims])
+            for each in replaced:
+                if each.forced_by is not None:
+                    await model_sources.replace_artifact(conn, each.forced_by, owner, each.upload.path, each.sha256)
         for completion, artifact in zip(taken.complete, settled, strict=True):
             completion.tell(artifact)
         unclaimed = []

@@ -9,6 +9,7 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import check_directory
 from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.owners import Owner, of_run
 from penstock_server.model.registry import (
     EventKind,
     Happening,
@@ -23,7 +24,7 @@ from penstock_server.model.registry import (
     run_source,
 )
 from penstock_server.model.runs import RunId, format_run_id
-from penstock_server.postgres import artifacts, model_sources, model_versions, registry, registry_events, runs
+from penstock_server.postgres import artifacts, model_sources, model_versions, owners, registry, registry_events, runs
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.model_sources import Standing
 
@@ -74,7 +75,7 @@ async def hold_bytes(conn: Connection, caller: Caller, version: ModelVersion) ->
 
 
 async def _hold_artifact(conn: Connection, caller: Caller, run_id: RunId, path: str) -> None:
-    run = await runs.hold_files(conn, caller.workspace_id, run_id)
+    run = await owners.hold_files(conn, caller.workspace_id, of_run(run_id))
     if path:
         there = await artifacts.find(conn, run, path) is not None or await artifacts.is_directory(conn, run, path)
     else:
@@ -105,6 +106,12 @@ async def lock_models_of_run(conn: Connection, caller: Caller, run_id: RunId) ->
     await registry.lock_all(conn, caller.workspace_id, sorted({each.model_id for each in found}))
 
 
+async def lock_models_on_files(conn: Connection, workspace_id: WorkspaceId, owner: Owner) -> None:
+    """As `lock_models_of_run`, before an owner's files are held."""
+    found = await model_sources.on_files(conn, workspace_id, owner)
+    await registry.lock_all(conn, workspace_id, sorted({each.model_id for each in found}))
+
+
 async def lock_models_of_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId) -> None:
     """As `lock_models_of_run`, for all of its runs."""
     found = await model_sources.models_of_experiment(conn, caller.workspace_id, experiment_id)
@@ -118,14 +125,20 @@ async def leave_run(conn: Connection, caller: Caller, run_id: RunId, *, force: b
     await _leave(conn, caller, found, "run", told, f"run {format_run_id(run_id)}", force=force)
 
 
-async def leave_artifact(conn: Connection, caller: Caller, run_id: RunId, path: str, *, force: bool) -> None:
-    """Call it with the run's files held. Raises FailedPrecondition when versions stand on it, unless `force`.
+async def leave_artifact(conn: Connection, caller: Caller, owner: Owner, path: str, *, force: bool) -> None:
+    """Call it with the owner's files held. Raises FailedPrecondition when versions stand on it, unless `force`.
 
     On what is at the path, in it, or on a directory that it is in.
     """
-    found = await model_sources.on_artifact(conn, caller.workspace_id, run_id, path)
-    told = {"run_id": format_run_id(run_id), "path": path}
-    await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=force)
+    found = await model_sources.on_artifact(conn, caller.workspace_id, owner, path)
+    await _leave(conn, caller, found, "artifact", {"path": path}, f"artifact {path!r}", force=force)
+
+
+async def replace_artifact(conn: Connection, caller: Caller, owner: Owner, path: str, sha256: bytes) -> None:
+    """Call it with the owner's files held, once others bytes than before, of that digest, are at the path by force."""
+    found = await model_sources.on_artifact(conn, caller.workspace_id, owner, path)
+    told = {"path": path, "sha256": sha256.hex()}
+    await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=True)
 
 
 async def leave_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId, *, force: bool) -> None:

@@ -38,10 +38,11 @@ from penstock_server.model.errors import (
     StoreRefused,
     UploadGone,
 )
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner
 from penstock_server.model.uploads import NewUpload, Plan, Trailer, Upload
-from penstock_server.postgres import runs, uploads
+from penstock_server.postgres import owners, uploads
 from penstock_server.postgres.database import Database
+from penstock_server.postgres.uploads import Complete
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +64,7 @@ class _Live:
 
 
 class Uploads:
-    """Brings files in. Everything may raise InvalidArgument, NotFound and NotActive of the run, and Unavailable."""
+    """Brings files in. Everything may raise InvalidArgument, NotFound and NotActive of the owner, and Unavailable."""
 
     def __init__(self, db: Database, store: Store, precedence: Precedence, *, direct: bool) -> None:
         """With `direct`, files can go straight to the store."""
@@ -91,17 +92,17 @@ class Uploads:
         if new.size is None:
             raise InvalidArgument("size", "must be told")
         async with self._db.transaction() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, new.run_id)
-            tree = await uploads.look(conn, run, [new.path])
+            owner = await owners.locate_active(conn, caller.workspace_id, new.owner)
+            tree = await uploads.look(conn, owner, [new.path])
             artifact = tree.files.get(new.path)
             if artifact and artifact.sha256 == new.sha256 and artifact.size == new.size:
                 return Plan(artifact)
             if conflict := tree.conflict(new.path):
                 raise conflict
-            for refused in (await uploads.refusals(conn, run, tree, [new])).values():
+            for refused in (await uploads.refusals(conn, owner, tree, [new])).values():
                 raise refused
             if self._direct is None:
-                found = await uploads.offer(conn, run, new.path, new.size, new.upload_id)
+                found = await uploads.offer(conn, owner, new.path, new.size, new.upload_id)
                 if found is not None:
                     return Plan(artifact, found[0], tuple(found[1]))
         claimed = await self._ledger.claim(caller.workspace_id, new)
@@ -130,7 +131,7 @@ class Uploads:
                     return claimed
                 upload = claimed
             try:
-                artifact = await self._receive(upload, stored, new, data, contents)
+                artifact = await self._receive(caller, upload, stored, new, data, contents)
             except ContentMismatch:
                 outcome = "mismatch"
                 raise
@@ -145,8 +146,8 @@ class Uploads:
     async def _take_over(self, caller: Caller, new: NewUpload, upload_id: UploadId) -> tuple[Upload, list[Part]]:
         """The upload to go on with, which no other stream writes any more, and its parts up to the offset."""
         async with self._db.transaction() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, new.run_id)
-            upload, parts = await uploads.take_over(conn, run, upload_id)
+            owner = await owners.locate_active(conn, caller.workspace_id, new.owner)
+            upload, parts = await uploads.take_over(conn, owner, upload_id)
             if (upload.path, upload.size) != (new.path, new.size):
                 raise InvalidArgument("upload_id", "is of another path or size")
             if new.offset < 0 or (new.offset % upload.part_bytes and new.offset != upload.size):
@@ -174,6 +175,7 @@ class Uploads:
 
     async def _receive(
         self,
+        caller: Caller,
         upload: Upload,
         stored: Sequence[Part],
         new: NewUpload,
@@ -190,7 +192,8 @@ class Uploads:
             async with beating.steadily(self._db, upload):
                 trailer = await receiving.receive(data, contents)
                 sha256 = await self._finish(receiving, upload, new.offset, _told(new, trailer))
-            return await self._ledger.complete(upload, receiving.received, sha256)
+            forced_by = caller if new.force else None
+            return await self._ledger.complete(Complete(upload, receiving.received, sha256, forced_by))
         except asyncio.CancelledError:
             if live.gone and task.uncancel() == 0:
                 raise UploadGone(upload.id.hex) from None
@@ -231,11 +234,11 @@ class Uploads:
             await self._store.put(upload.key, receiving.lone, upload.media_type)
         return sha256
 
-    async def abort(self, caller: Caller, run_id: RunId, upload_id: UploadId) -> None:
+    async def abort(self, caller: Caller, owner: Owner, upload_id: UploadId) -> None:
         """Gives an upload up. Giving up twice is fine."""
         async with self._db.connection() as conn:
-            run = await runs.locate(conn, caller.workspace_id, run_id)
-            upload = await uploads.find_open(conn, run, upload_id)
+            ref = await owners.locate(conn, caller.workspace_id, owner)
+            upload = await uploads.find_open(conn, ref, upload_id)
             if upload is None:
                 return
             await uploads.drop(conn, [upload_id])

@@ -12,7 +12,6 @@ from penstock_server.blobs.store import Store
 from penstock_server.core.shielded import to_its_end
 from penstock_server.model.artifacts import Part
 from penstock_server.model.errors import ContentMismatch, PenstockError, UploadGone
-from penstock_server.model.runs import format_run_id
 from penstock_server.model.uploads import Upload
 from penstock_server.postgres import uploads
 from penstock_server.postgres.database import Database
@@ -72,7 +71,7 @@ def told_only(event: str, upload: Upload) -> Iterator[None]:
     try:
         yield
     except PenstockError as error:
-        log.warning(event, run_id=format_run_id(upload.run.run_id), path=upload.path, error=str(error))
+        log.warning(event, owner=str(upload.owner.owner), path=upload.path, error=str(error))
 
 
 def mismatch(path: str) -> ContentMismatch:

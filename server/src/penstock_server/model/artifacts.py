@@ -1,4 +1,4 @@
-"""Artifacts, the files of runs: what a path may be, where in the store one lies, how the root of it is written."""
+"""Artifacts, the files of runs and the like: what a path may be, where in the store one lies, how its root is written."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import NewType
 from urllib.parse import quote, unquote, urlsplit
 
 from penstock_server.model.errors import InvalidArgument
-from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.limits import check_text
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import OwnerRef
 
 UploadId = NewType("UploadId", uuid.UUID)
 
@@ -59,7 +58,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A file of a run, or a directory of such, which has nothing but a path. Sizes are in bytes, times in ms."""
+    """A file of an owner, or a directory of such, which has nothing but a path. Sizes are in bytes, times in ms."""
 
     path: str
     is_directory: bool = False
@@ -90,7 +89,7 @@ def check_path(path: str, field: str = "path") -> str:
 
 
 def check_directory(path: str, field: str = "directory") -> str:
-    """A path of a directory, without a `/` at its end; empty is the root of the run. Raises InvalidArgument."""
+    """A path of a directory, without a `/` at its end; empty is the root. Raises InvalidArgument."""
     path = path.removesuffix("/")
     return check_path(path, field) if path else ""
 
@@ -162,14 +161,14 @@ def part_bytes(size: int | None) -> int:
     return PART_BYTES if size is not None and size <= PARTS_MOST * PART_BYTES else PART_BYTES_MOST
 
 
-def key_of(experiment_id: ExperimentId, run_id: RunId, path: str) -> str:
+def key_of(owner: OwnerRef, path: str) -> str:
     """Where an artifact lies below the store's root."""
-    return f"{experiment_id}/{run_id.hex}/artifacts/{path}"
+    return f"{owner.place}/artifacts/{path}"
 
 
-def version_key_of(experiment_id: ExperimentId, run_id: RunId, path: str, upload_id: UploadId) -> str:
+def version_key_of(owner: OwnerRef, path: str, upload_id: UploadId) -> str:
     """Where one lies that comes while another of that path is there: objects are never written twice."""
-    return f"{experiment_id}/{run_id.hex}/versions/{upload_id.hex}/{path}"
+    return f"{owner.place}/versions/{upload_id.hex}/{path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import uuid
 from dataclasses import dataclass
 
 from penstock_server.model.artifacts import Artifact, Part, UploadId
-from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import InvalidArgument
-from penstock_server.model.runs import RunId
+from penstock_server.model.owners import Owner, OwnerRef
 
 
 class Route(enum.IntEnum):
@@ -22,15 +21,19 @@ class Route(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewUpload:
-    """What a caller says of a file to be uploaded; see UploadHeader. Checked by core."""
+    """What a caller says of a file to be uploaded; see UploadHeader. Checked by core.
 
-    run_id: RunId
+    `force`: also in the place of what a version of a model stands on.
+    """
+
+    owner: Owner
     path: str
     size: int | None = None
     sha256: bytes = b""
     media_type: str = ""
     upload_id: UploadId | None = None
     offset: int = 0
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Upload:
     """An upload that is open. `token` is what the store calls it, None before its first part."""
 
     id: UploadId
-    run: RunRef
+    owner: OwnerRef
     path: str
     key: str
     attempt: int

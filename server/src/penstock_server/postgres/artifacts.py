@@ -1,11 +1,11 @@
-"""Artifacts in PostgreSQL: what is to be seen of a run's files. Every function works in the caller's transaction."""
+"""Artifacts in PostgreSQL: what is to be seen of an owner's files. Every function works in the caller's transaction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from penstock_server.model.artifacts import Artifact, UploadId
-from penstock_server.model.changes import RunRef
+from penstock_server.model.owners import OwnerRef
 from penstock_server.postgres.database import Connection, Row
 
 # Whoever has just been told where it is can begin to read it.
@@ -34,27 +34,27 @@ class Stored:
 _FIND = """
 SELECT a.path, a.size, a.sha256, a.media_type, a.updated_ms, a.blob_id, b.key
   FROM artifacts a JOIN artifact_blobs b ON b.id = a.blob_id
- WHERE a.run_id = $1 AND a.path = $2 AND a.workspace_id = $3
+ WHERE a.owner_id = $1 AND a.path = $2 AND a.workspace_id = $3
 """
 
 
-async def find(conn: Connection, run: RunRef, path: str) -> Stored | None:
+async def find(conn: Connection, owner: OwnerRef, path: str) -> Stored | None:
     """The artifact at a path; None when there is none, or a directory."""
-    row = await conn.fetchrow(_FIND, run.run_id, path, run.workspace_id)
+    row = await conn.fetchrow(_FIND, owner.id, path, owner.workspace_id)
     return None if row is None else Stored(artifact(row), row["blob_id"], row["key"])
 
 
-_HAS = "SELECT EXISTS (SELECT FROM artifacts WHERE run_id = $1 AND path >= $2 || '/' AND path < $2 || '0')"
+_HAS = "SELECT EXISTS (SELECT FROM artifacts WHERE owner_id = $1 AND path >= $2 || '/' AND path < $2 || '0')"
 
 
-async def is_directory(conn: Connection, run: RunRef, path: str) -> bool:
+async def is_directory(conn: Connection, owner: OwnerRef, path: str) -> bool:
     """Whether there is something below a path."""
-    found: bool = await conn.fetchval(_HAS, run.run_id, path)
+    found: bool = await conn.fetchval(_HAS, owner.id, path)
     return found
 
 
 # $2: from here on; $3: to before this.
-_FILES = f"SELECT {_FIELDS} FROM artifacts WHERE run_id = $1 AND path >= $2 AND path < $3 ORDER BY path LIMIT $4"  # noqa: S608
+_FILES = f"SELECT {_FIELDS} FROM artifacts WHERE owner_id = $1 AND path >= $2 AND path < $3 ORDER BY path LIMIT $4"  # noqa: S608
 
 # Goes from child to child by the index: after a directory it seeks what comes behind all that is in it ('0' is what
 # comes after '/'), after a file what comes next (no name has a character below chr(1)). $5: how long the directory's
@@ -62,33 +62,38 @@ _FILES = f"SELECT {_FIELDS} FROM artifacts WHERE run_id = $1 AND path >= $2 AND 
 _CHILDREN = f"""
 WITH RECURSIVE children AS (
     SELECT first.*, strpos(substr(path, $5 + 1), '/') AS slash
-      FROM (SELECT {_FIELDS} FROM artifacts WHERE run_id = $1 AND path >= $2 AND path < $3 ORDER BY path LIMIT 1) first
+      FROM (SELECT {_FIELDS} FROM artifacts
+             WHERE owner_id = $1 AND path >= $2 AND path < $3 ORDER BY path LIMIT 1) first
     UNION ALL
     SELECT next.*, strpos(substr(next.path, $5 + 1), '/')
       FROM children c, LATERAL (
         SELECT {_FIELDS} FROM artifacts
-         WHERE run_id = $1 AND path < $3
+         WHERE owner_id = $1 AND path < $3
            AND path >= CASE WHEN c.slash > 0 THEN left(c.path, $5 + c.slash - 1) || '0' ELSE c.path || chr(1) END
          ORDER BY path LIMIT 1) next)
 SELECT {_FIELDS}, slash FROM children LIMIT $4
 """  # noqa: S608  # only constants are put together
 
 
-async def children(conn: Connection, run: RunRef, directory: str, after: Artifact | None, limit: int) -> list[Artifact]:
+async def children(
+    conn: Connection, owner: OwnerRef, directory: str, after: Artifact | None, limit: int
+) -> list[Artifact]:
     """The files and directories in a directory ("": the root), behind `after`."""
     prefix = directory and f"{directory}/"
     begin = prefix if after is None else after.path + ("0" if after.is_directory else "\1")
-    rows = await conn.fetch(_CHILDREN, run.run_id, begin, _end(directory), limit, len(prefix))
+    rows = await conn.fetch(_CHILDREN, owner.id, begin, _end(directory), limit, len(prefix))
     return [
         Artifact(row["path"][: len(prefix) + row["slash"] - 1], is_directory=True) if row["slash"] else artifact(row)
         for row in rows
     ]
 
 
-async def files(conn: Connection, run: RunRef, directory: str, after: Artifact | None, limit: int) -> list[Artifact]:
+async def files(
+    conn: Connection, owner: OwnerRef, directory: str, after: Artifact | None, limit: int
+) -> list[Artifact]:
     """All files below a directory ("": the root), behind `after`."""
     begin = (directory and f"{directory}/") if after is None else after.path + "\1"
-    return [artifact(row) for row in await conn.fetch(_FILES, run.run_id, begin, _end(directory), limit)]
+    return [artifact(row) for row in await conn.fetch(_FILES, owner.id, begin, _end(directory), limit)]
 
 
 def _end(directory: str) -> str:
@@ -98,7 +103,7 @@ def _end(directory: str) -> str:
 _DELETE = f"""
 WITH deleted AS (
     DELETE FROM artifacts
-     WHERE run_id = $1 AND (path = $2 OR path >= $2 || '/' AND path < $2 || '0') AND workspace_id = $3
+     WHERE owner_id = $1 AND (path = $2 OR path >= $2 || '/' AND path < $2 || '0') AND workspace_id = $3
     RETURNING blob_id),
 blobs AS (
     UPDATE artifact_blobs b
@@ -108,7 +113,7 @@ SELECT count(*) FROM deleted
 """  # noqa: S608  # only constants are put together
 
 
-async def delete(conn: Connection, run: RunRef, path: str) -> int:
+async def delete(conn: Connection, owner: OwnerRef, path: str) -> int:
     """Deletes an artifact, or all below a directory; how many that were. The sweeper removes them a minute later."""
-    deleted: int = await conn.fetchval(_DELETE, run.run_id, path, run.workspace_id)
+    deleted: int = await conn.fetchval(_DELETE, owner.id, path, owner.workspace_id)
     return deleted

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.artifacts import parents
-from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import FailedPrecondition
 from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.owners import Owner, OwnerKind, OwnerRef
 from penstock_server.model.registry import ModelId, VersionStatus
 from penstock_server.model.runs import RunId
 from penstock_server.postgres.database import Connection
@@ -48,9 +48,18 @@ async def on_run(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> 
     return [Standing(*row) for row in await conn.fetch(_ON_RUN, workspace_id, run_id)]
 
 
-async def on_artifact(conn: Connection, workspace_id: WorkspaceId, run_id: RunId, path: str) -> list[Standing]:
-    """Those whose bytes are at a path of a run, below it, or in a directory that it is in."""
-    return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, run_id, path)]
+async def on_files(conn: Connection, workspace_id: WorkspaceId, owner: Owner) -> list[Standing]:
+    """Those whose bytes may be among an owner's files."""
+    if owner.kind is not OwnerKind.RUN:
+        return []
+    return await on_run(conn, workspace_id, RunId(owner.id))
+
+
+async def on_artifact(conn: Connection, workspace_id: WorkspaceId, owner: Owner, path: str) -> list[Standing]:
+    """Those whose bytes are at a path of an owner, below it, or in a directory that it is in."""
+    if owner.kind is not OwnerKind.RUN:
+        return []
+    return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, owner.id, path)]
 
 
 # A version may be of the path, of a directory that it is in, or of all of the run.
@@ -63,13 +72,13 @@ SELECT DISTINCT ON (w.path) w.path, m.name, v.version
 """  # noqa: S608  # only constants are put together
 
 
-async def refusals(conn: Connection, run: RunRef, paths: Collection[str]) -> dict[str, FailedPrecondition]:
+async def refusals(conn: Connection, owner: OwnerRef, paths: Collection[str]) -> dict[str, FailedPrecondition]:
     """Why what is at some of these paths is not to be replaced: a version that is ready stands on it."""
-    if not paths:
+    if not paths or owner.owner.kind is not OwnerKind.RUN:
         return {}
     pairs = [(path, at) for path in paths for at in (path, *parents(path), "")]
     rows = await conn.fetch(
-        _STANDING, run.workspace_id, run.run_id, [path for path, _ in pairs], [at for _, at in pairs]
+        _STANDING, owner.workspace_id, owner.id, [path for path, _ in pairs], [at for _, at in pairs]
     )
     return {
         path: FailedPrecondition(

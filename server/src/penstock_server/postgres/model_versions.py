@@ -92,9 +92,9 @@ _FIELDS = """v.id, v.model_id, m.name, v.version, v.run_id, v.path, v.source, v.
             SELECT CASE WHEN r.lifecycle <> 1 THEN CASE WHEN r.removing THEN 'its run is being removed for good'
                                                         ELSE 'its run is deleted' END
                    WHEN v.status = 2 AND v.path <> '' AND NOT EXISTS (
-                        SELECT FROM artifacts a WHERE a.run_id = r.id AND a.path = v.path) AND NOT EXISTS (
+                        SELECT FROM artifacts a WHERE a.owner_id = r.id AND a.path = v.path) AND NOT EXISTS (
                         SELECT FROM artifacts a
-                         WHERE a.run_id = r.id AND a.path >= v.path || '/' AND a.path < v.path || '0')
+                         WHERE a.owner_id = r.id AND a.path >= v.path || '/' AND a.path < v.path || '0')
                    THEN 'its artifacts are deleted' ELSE '' END
               FROM runs r WHERE r.id = v.run_id), 'its run was removed for good') END AS source_problem"""
 _SELECT = f"SELECT {_FIELDS} FROM registered_models m JOIN model_versions v ON v.model_id = m.id"  # noqa: S608

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.runs import RunId
-from penstock_server.postgres import segments
+from penstock_server.postgres import segments, sweep
 from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection
-from penstock_server.postgres.uploads import DEAD_AFTER_MS, LATE_MS
 
 _BEFORE = f"SELECT {NOW_MS} - $1::bigint"
 
@@ -63,7 +62,7 @@ class Extent:
 _EXTENT = """
 SELECT (SELECT coalesce(sum(count), 0)::bigint FROM run_metrics WHERE run_id = ANY($1)), count(*),
        coalesce(sum(size), 0)::bigint
-  FROM artifacts WHERE run_id = ANY($1)
+  FROM artifacts WHERE owner_id = ANY($1)
 """
 
 
@@ -113,30 +112,13 @@ _BULKS = {
 _TAKE = "DELETE FROM {} WHERE ctid = ANY (ARRAY (SELECT ctid FROM {} WHERE run_id = $1 LIMIT {}))"
 _DELETES = [(_TAKE.format(table, table, rows), rows) for table, rows in _BULKS.items()]
 
-# The sweeper finds them then, with what was replaced or broke off before.
-_RELEASE = f"""
-WITH released AS (
-    DELETE FROM artifacts WHERE ctid = ANY (ARRAY (SELECT ctid FROM artifacts WHERE run_id = $1 LIMIT $2))
-    RETURNING blob_id)
-UPDATE artifact_blobs b SET state = 3, touched_ms = {NOW_MS} FROM released WHERE b.id = released.blob_id
-"""  # noqa: S608  # only constants are put together
-_FILES = 1_000
-# One that somebody writes becomes no artifact any more, and is found by its age. Of one that seems dead something may
-# yet arrive.
-_GIVE_UP = f"""
-UPDATE artifact_blobs SET state = 3, live = false, touched_ms = touched_ms + {LATE_MS}
- WHERE run_id = $1 AND state = 1 AND (NOT live OR touched_ms < {NOW_MS} - {DEAD_AFTER_MS})
-"""  # noqa: S608
-
 
 async def empty(conn: Connection, run_id: RunId) -> None:
     """Removes what a marked run has, each statement a transaction, and leaves its files to the sweeper."""
     for statement, rows in _DELETES:
         while _count(await conn.execute(statement, run_id)) == rows:
             pass
-    while _count(await conn.execute(_RELEASE, run_id, _FILES)) == _FILES:
-        pass
-    await conn.execute(_GIVE_UP, run_id)
+    await sweep.release(conn, [run_id])
 
 
 def _count(tag: str) -> int:

@@ -14,7 +14,8 @@ from penstock_server.model.streams import WriterId
 from penstock_server.postgres import metrics
 from penstock_server.postgres.database import Connection, Row
 
-# A taken id or request id inserts nothing; while another inserts the same, this waits for how that ends.
+# A taken id or request id inserts nothing: neither does the id of something else that has files, which the two would
+# share. While another inserts the same, this waits for how that ends.
 _ADD = """
 WITH run AS (
     INSERT INTO runs (id, workspace_id, experiment_id, name, status, user_name, source_name, git_commit, parent_run_id,
@@ -23,6 +24,7 @@ WITH run AS (
            coalesce($10, t.ms), CASE WHEN $11 THEN greatest($10, t.ms) END, t.ms, t.ms, $12
       FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint AS ms) t
      WHERE NOT EXISTS (SELECT FROM removed_runs WHERE id = $1)
+       AND NOT EXISTS (SELECT FROM logged_models WHERE id = $1) AND NOT EXISTS (SELECT FROM traces WHERE id = $1)
     ON CONFLICT DO NOTHING RETURNING id, workspace_id, experiment_id),
 params AS (
     INSERT INTO run_params (run_id, workspace_id, experiment_id, key, value)
@@ -171,18 +173,6 @@ _SHARE = _LOCATE + " FOR SHARE"
 async def hold_active(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> RunRef:
     """Keeps an active run from being deleted until the transaction ends. Raises NotFound, NotActive."""
     return _ref(await conn.fetchrow(_SHARE, workspace_id, run_id), run_id, active=True)
-
-
-# The number is any, the same for ever. The row itself is not held: it is the ingest's.
-_HOLD_FILES = _LOCATE.replace(" FROM", ", pg_advisory_xact_lock(hashtextextended(id::text, 7364627310)) FROM", 1)
-
-
-async def hold_files(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> RunRef:
-    """Keeps others from changing which artifacts an active run has until the transaction ends.
-
-    Raises NotFound, NotActive.
-    """
-    return _ref(await conn.fetchrow(_HOLD_FILES, workspace_id, run_id), run_id, active=True)
 
 
 def _ref(row: Row | None, run_id: RunId, *, active: bool) -> RunRef:

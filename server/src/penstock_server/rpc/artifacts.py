@@ -13,7 +13,7 @@ from penstock_server.core.uploads import Uploads
 from penstock_server.model.access import Caller
 from penstock_server.model.artifacts import MIB, Artifact
 from penstock_server.model.errors import InvalidArgument, PenstockError
-from penstock_server.model.runs import parse_run_id
+from penstock_server.model.owners import parse_owner
 from penstock_server.model.uploads import NewUpload, SmallFile, Trailer, parse_upload_id
 from penstock_server.rpc import errors, pages
 
@@ -64,25 +64,25 @@ class ArtifactService:
     async def upload_artifacts(self, caller: Caller, request: pb.UploadArtifactsRequest) -> pb.UploadArtifactsResponse:
         """Takes many small files."""
         files = [SmallFile(file.path, file.data, file.sha256, file.media_type) for file in request.files]
-        outcomes = await self._uploads.batches.receive(caller, parse_run_id(request.run_id), files)
+        outcomes = await self._uploads.batches.receive(caller, parse_owner(request.run_id), files)
         return pb.UploadArtifactsResponse(outcomes=map(_outcome, outcomes))
 
     async def sign_upload_parts(self, caller: Caller, request: pb.SignUploadPartsRequest) -> pb.SignUploadPartsResponse:
         """Addresses for parts."""
-        run_id, upload_id = parse_run_id(request.run_id), parse_upload_id(request.upload_id)
-        urls = await self._uploads.direct.sign(caller, run_id, upload_id, request.first, request.count)
+        owner, upload_id = parse_owner(request.run_id), parse_upload_id(request.upload_id)
+        urls = await self._uploads.direct.sign(caller, owner, upload_id, request.first, request.count)
         return pb.SignUploadPartsResponse(urls=urls)
 
     async def complete_upload(self, caller: Caller, request: pb.CompleteUploadRequest) -> pb.CompleteUploadResponse:
         """Ends an upload that went straight to the store."""
-        run_id, upload_id = parse_run_id(request.run_id), parse_upload_id(request.upload_id)
+        owner, upload_id = parse_owner(request.run_id), parse_upload_id(request.upload_id)
         etags = [(part.number, part.etag) for part in request.parts]
-        artifact = await self._uploads.direct.complete(caller, run_id, upload_id, request.sha256, etags)
+        artifact = await self._uploads.direct.complete(caller, owner, upload_id, request.sha256, etags)
         return pb.CompleteUploadResponse(artifact=message(artifact))
 
     async def abort_upload(self, caller: Caller, request: pb.AbortUploadRequest) -> pb.AbortUploadResponse:
         """Gives an upload up."""
-        await self._uploads.abort(caller, parse_run_id(request.run_id), parse_upload_id(request.upload_id))
+        await self._uploads.abort(caller, parse_owner(request.run_id), parse_upload_id(request.upload_id))
         return pb.AbortUploadResponse()
 
     async def download_artifact(
@@ -90,7 +90,7 @@ class ArtifactService:
     ) -> AsyncIterator[pb.DownloadArtifactResponse | bytes]:
         """The artifact, then its bytes."""
         found = self._artifacts.download(
-            caller, parse_run_id(request.run_id), request.path, request.offset, request.length, request.sha256
+            caller, parse_owner(request.run_id), request.path, request.offset, request.length, request.sha256
         )
         async with aclosing(found) as contents:  # type: ignore[type-var]  # it is a generator
             async for content in contents:
@@ -102,7 +102,7 @@ class ArtifactService:
 
     async def locate_artifact(self, caller: Caller, request: pb.LocateArtifactRequest) -> pb.LocateArtifactResponse:
         """Where the bytes can be had."""
-        found = await self._artifacts.locate(caller, parse_run_id(request.run_id), request.path)
+        found = await self._artifacts.locate(caller, parse_owner(request.run_id), request.path)
         return pb.LocateArtifactResponse(
             artifact=message(found.artifact),
             route=found.route.value,  # type: ignore[arg-type]  # the same numbers
@@ -112,11 +112,11 @@ class ArtifactService:
 
     async def list_artifacts(self, caller: Caller, request: pb.ListArtifactsRequest) -> pb.ListArtifactsResponse:
         """A page of what is in a directory, as many as one message holds."""
-        run_id = parse_run_id(request.run_id)
+        owner = parse_owner(request.run_id)
 
         async def page(size: int, token: str) -> tuple[list[pb.Artifact], str]:
             found, next_token = await self._artifacts.list(
-                caller, run_id, request.directory, recursive=request.recursive, page_size=size, page_token=token
+                caller, owner, request.directory, recursive=request.recursive, page_size=size, page_token=token
             )
             return [message(artifact) for artifact in found], next_token
 
@@ -125,19 +125,19 @@ class ArtifactService:
 
     async def stat_artifact(self, caller: Caller, request: pb.StatArtifactRequest) -> pb.StatArtifactResponse:
         """One artifact or directory."""
-        found = await self._artifacts.stat(caller, parse_run_id(request.run_id), request.path)
+        found = await self._artifacts.stat(caller, parse_owner(request.run_id), request.path)
         return pb.StatArtifactResponse(artifact=message(found))
 
     async def delete_artifact(self, caller: Caller, request: pb.DeleteArtifactRequest) -> pb.DeleteArtifactResponse:
         """Deletes an artifact or directory."""
-        deleted = await self._artifacts.delete(caller, parse_run_id(request.run_id), request.path, force=request.force)
+        deleted = await self._artifacts.delete(caller, parse_owner(request.run_id), request.path, force=request.force)
         return pb.DeleteArtifactResponse(deleted=deleted)
 
 
 def _new(request: Any, size: int | None, offset: int = 0) -> NewUpload:
     """What a header, or a BeginUpload, says of a file. Raises InvalidArgument."""
     return NewUpload(
-        run_id=parse_run_id(request.run_id),
+        owner=parse_owner(request.run_id),
         path=request.path,
         size=size,
         sha256=request.sha256,

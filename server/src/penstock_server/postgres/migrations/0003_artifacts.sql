@@ -1,4 +1,4 @@
--- Artifacts: the files of runs. A row of `artifacts` says what is to be seen; a row of `artifact_blobs` stands for each
+-- Artifacts: the files of runs, and of what else has some (its owner). A row of `artifacts` says what is to be seen; a row of `artifact_blobs` stands for each
 -- object or file in the store from before its first byte is written until after its last is removed, so that whatever
 -- a crash leaves in the store is known here.
 
@@ -6,7 +6,7 @@ CREATE TABLE artifact_blobs (
     id            uuid PRIMARY KEY,                -- of the upload, too
     workspace_id  integer NOT NULL,
     experiment_id bigint NOT NULL,
-    run_id        uuid NOT NULL,                   -- no foreign key: it outlives its run until it is removed
+    owner_id      uuid NOT NULL,                   -- no foreign key: it outlives its owner until it is removed
     path          text COLLATE "C" NOT NULL,
     key           text NOT NULL UNIQUE,            -- in the store, below its root
     state         smallint NOT NULL DEFAULT 1,     -- 1 being written, 2 an artifact, 3 to be removed
@@ -20,7 +20,7 @@ CREATE TABLE artifact_blobs (
     touched_ms    bigint NOT NULL,                 -- the last sign of life; when it is to be removed, from when on
     created_ms    bigint NOT NULL
 );
-CREATE INDEX artifact_blobs_run ON artifact_blobs (run_id, path);
+CREATE INDEX artifact_blobs_owner ON artifact_blobs (owner_id, path);
 CREATE INDEX artifact_blobs_due ON artifact_blobs (touched_ms) WHERE state <> 2;
 
 -- Parts that are in the store. They go with the upload's end.
@@ -34,7 +34,7 @@ CREATE TABLE artifact_parts (
 );
 
 CREATE TABLE artifacts (
-    run_id        uuid NOT NULL REFERENCES runs,
+    owner_id      uuid NOT NULL,                   -- in one of several tables
     path          text COLLATE "C" NOT NULL,       -- `/` sorts before what stands in names: a directory is a range
     workspace_id  integer NOT NULL,
     experiment_id bigint NOT NULL,
@@ -43,7 +43,7 @@ CREATE TABLE artifacts (
     sha256        bytea NOT NULL,
     media_type    text NOT NULL,
     updated_ms    bigint NOT NULL,
-    PRIMARY KEY (run_id, path)
+    PRIMARY KEY (owner_id, path)
 );
 
 -- What the store that they are in is known by: it has this as an object.
