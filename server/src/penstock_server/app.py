@@ -27,7 +27,9 @@ from penstock_server.core import mark
 from penstock_server.core.access import Access
 from penstock_server.core.artifacts import Artifacts
 from penstock_server.core.changes import Changes
+from penstock_server.core.datasets import Datasets
 from penstock_server.core.experiments import Experiments
+from penstock_server.core.logged_models import LoggedModels
 from penstock_server.core.metrics import Metrics
 from penstock_server.core.model_versions import ModelVersions
 from penstock_server.core.promotions import Promotions
@@ -40,8 +42,10 @@ from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
+from penstock_server.mlflow.datasets import DatasetEndpoints
 from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
+from penstock_server.mlflow.logged_models import LoggedModelEndpoints
 from penstock_server.mlflow.metrics import MetricEndpoints
 from penstock_server.mlflow.runs import RunEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
@@ -214,7 +218,15 @@ async def _work(
         limit = settings.max_message_bytes
         access, experiments = Access(db), Experiments(db)
         metrics = Metrics(db, ingest)
-        door = Door(access, chain(ExperimentEndpoints(experiments), RunEndpoints(runs), MetricEndpoints(metrics, runs)))
+        datasets, logged_models = Datasets(db), LoggedModels(db)
+        endpoints = chain(
+            DatasetEndpoints(datasets),
+            ExperimentEndpoints(experiments),
+            LoggedModelEndpoints(logged_models, artifacts),
+            MetricEndpoints(metrics, runs),
+            RunEndpoints(runs, datasets),
+        )
+        door = Door(access, endpoints)
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),

@@ -80,6 +80,8 @@ def message(error: PenstockError | MlflowError) -> str:
             return f"Run with id={key} not found"
         case errors.NotFound(kind="experiment", key=key):
             return f"No Experiment with id={key} exists"
+        case errors.NotFound(kind="logged model", key=key):
+            return f"Logged model with ID '{key}' not found."
         case errors.NotFound(kind="tag", key=key):
             return f"No tag with name: {key}"
         case errors.NotActive(kind="run" | "experiment" as kind, key=key):

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from penstock_server.core.datasets import Datasets
 from penstock_server.core.runs import Runs
-from penstock_server.mlflow import filters, ids, locations, pages, run_texts
+from penstock_server.mlflow import datasets, filters, ids, locations, pages, run_texts
 from penstock_server.mlflow.arguments import Arguments, integer
 from penstock_server.mlflow.door import Answer, Endpoint
 from penstock_server.mlflow.errors import invalid
@@ -28,8 +29,9 @@ _MAX = sys.float_info.max
 class RunEndpoints:
     """The endpoints of runs, of their params and of their tags."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, lineages: Datasets) -> None:
         self._runs = runs
+        self._lineages = lineages
 
     def __iter__(self) -> Iterator[Endpoint]:
         write = Permission.WRITE
@@ -69,7 +71,8 @@ class RunEndpoints:
 
     async def _get(self, caller: Caller, arguments: Arguments) -> Answer:
         run = await self._runs.get(caller, ids.run_id(arguments))
-        return {"run": shown(run, _NOTHING, _NOTHING)}
+        lineages = await self._lineages.of_runs(caller, [run.id])
+        return {"run": shown(run, *datasets.shown(lineages.get(run.id)))}
 
     async def _search(self, caller: Caller, arguments: Arguments) -> Answer:
         size, view = pages.size(arguments, _PAGE), pages.view(arguments, "run_view_type")
@@ -83,7 +86,8 @@ class RunEndpoints:
         )
         answer: dict[str, Any] = {}
         if found:
-            answer["runs"] = [shown(run, _NOTHING, _NOTHING) for run in found]
+            lineages = await self._lineages.of_runs(caller, [run.id for run in found])
+            answer["runs"] = [shown(run, *datasets.shown(lineages.get(run.id))) for run in found]
         if token:
             answer["next_page_token"] = token
         return answer
