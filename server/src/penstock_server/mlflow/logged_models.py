@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import math
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +16,6 @@ from penstock_server.mlflow.arguments import Arguments, integer
 from penstock_server.mlflow.door import Answer, Endpoint
 from penstock_server.mlflow.errors import invalid
 from penstock_server.mlflow.experiments import pairs
-from penstock_server.mlflow.runs import shown_value
 from penstock_server.model.access import Caller, Permission, Resource
 from penstock_server.model.errors import NotFound
 from penstock_server.model.logged_models import (
@@ -31,6 +34,7 @@ from penstock_server.model.runs import format_run_id
 
 _HERE = "2.0/mlflow/logged-models"
 _PAGE = 100
+_MAX = sys.float_info.max
 
 
 class LoggedModelEndpoints:
@@ -193,7 +197,7 @@ def shown(model: LoggedModel) -> dict[str, Any]:
 def _shown_metric(metric: ModelMetric, model_id: str) -> dict[str, Any]:
     fields = {
         "key": metric.key,
-        "value": shown_value(metric.value),
+        "value": _"NaN" if math.isnan(metric.value) else max(-_MAX, min(metric.value, _MAX)),
         "timestamp": metric.time_ms,
         "step": metric.step,
         "model_id": model_id,
@@ -204,3 +208,8 @@ def _shown_metric(metric: ModelMetric, model_id: str) -> dict[str, Any]:
     if metric.dataset_digest:
         fields["dataset_digest"] = metric.dataset_digest
     return fields
+
+
+def _shown_value(value: float) -> float | str:
+    """A metric's value as it goes out: NaN as text, infinities as the greatest numbers there are."""
+    return "NaN" if math.isnan(value) else max(-sys.float_info.max, min(value, sys.float_info.max))
