@@ -32,7 +32,7 @@ from penstock_server.model.runs import (
     new_run_id,
 )
 from penstock_server.model.search_tree import Query
-from penstock_server.postgres import changes, experiments, runs
+from penstock_server.postgres import changes, experiments, metrics, runs
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search import search_runs
 
@@ -99,30 +99,7 @@ class Runs:
         In these experiments, by id and by name; in all when there are neither. Unknown ones select nothing.
         Raises InvalidFilter, InvalidPageToken.
         """
-        return await self.find(
-            caller,
-            search.parse_runs(filter, order_by),
-            experiment_ids=experiment_ids,
-            experiment_names=experiment_names,
-            page_size=page_size,
-            page_token=page_token,
-            view=view,
-            info_only=info_only,
-        )
-
-    async def find(
-        self,
-        caller: Caller,
-        query: Query,
-        *,
-        experiment_ids: Sequence[ExperimentId] = (),
-        experiment_names: Sequence[str] = (),
-        page_size: int = 0,
-        page_token: str = "",
-        view: View = View.ACTIVE,
-        info_only: bool = False,
-    ) -> tuple[list[Run], str]:
-        """As search(), of what `query` selects."""
+        query = search.parse_runs(filter, order_by)
         limit = pages.check_size(page_size)
         for name in experiment_names:
             check_experiment_name(name)
@@ -135,6 +112,35 @@ class Runs:
                     return [], ""
             ids, token = await search_runs(conn, workspace_id, within or None, query, view, limit, page_token)
             return await runs.load(conn, workspace_id, ids, info_only=info_only), token
+
+    async def find(
+        self,
+        caller: Caller,
+        query: Query,
+        experiment_ids: Sequence[ExperimentId],
+        *,
+        page_size: int = 0,
+        page_token: str = "",
+        view: View = View.ACTIVE,
+    ) -> tuple[list[RunId], str]:
+        """One page of those that `query` selects in these experiments, and the token of the next.
+
+        Raises InvalidPageToken.
+        """
+        limit = pages.check_size(page_size)
+        async with self._db.transaction(snapshot=True, read_only=True) as conn:
+            return await search_runs(conn, caller.workspace_id, experiment_ids, query, view, limit, page_token)
+
+    async def load(self, caller: Caller, run_ids: Sequence[RunId]) -> list[tuple[Run, str]]:
+        """These runs, in this order, without those that do not exist.
+
+        Without their metrics; but with the last point of each as JSON, as metrics.last_points() has it, "" when there
+        is none.
+        """
+        async with self._db.connection() as conn:
+            found = await runs.load(conn, caller.workspace_id, run_ids, summaries=False)
+            points = await metrics.last_points(conn, caller.workspace_id, run_ids)
+        return [(run, points.get(run.id, "")) for run in found]
 
     async def update(
         self,

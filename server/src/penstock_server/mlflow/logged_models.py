@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import math
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -197,7 +195,7 @@ def shown(model: LoggedModel) -> dict[str, Any]:
 def _shown_metric(metric: ModelMetric, model_id: str) -> dict[str, Any]:
     fields = {
         "key": metric.key,
-        "value": _"NaN" if math.isnan(metric.value) else max(-_MAX, min(metric.value, _MAX)),
+        "value": "NaN" if math.isnan(metric.value) else max(-_MAX, min(metric.value, _MAX)),
         "timestamp": metric.time_ms,
         "step": metric.step,
         "model_id": model_id,
@@ -208,8 +206,3 @@ def _shown_metric(metric: ModelMetric, model_id: str) -> dict[str, Any]:
     if metric.dataset_digest:
         fields["dataset_digest"] = metric.dataset_digest
     return fields
-
-
-def _shown_value(value: float) -> float | str:
-    """A metric's value as it goes out: NaN as text, infinities as the greatest numbers there are."""
-    return "NaN" if math.isnan(value) else max(-sys.float_info.max, min(value, sys.float_info.max))

@@ -114,6 +114,28 @@ async def summaries(
     return {row[0]: list(map(MetricSummary, *row[1:])) for row in rows}
 
 
+# Put together where the values are: a page of runs may have 100,000 of them, and each would be several objects here.
+# In JSON there is neither NaN nor infinity.
+_LAST_POINTS = """
+SELECT run_id, '[' || string_agg(
+           '{"key":' || to_json(name)
+           || ',"value":' || CASE WHEN last_value < 'NaN' THEN
+                  greatest(least(last_value, 1.7976931348623157e308), -1.7976931348623157e308)::text ELSE '"NaN"' END
+           || ',"timestamp":' || last_time_ms || ',"step":' || last_step || '}', ',' ORDER BY metric_id) || ']'
+  FROM run_metrics
+ WHERE run_id = ANY($1) AND workspace_id = $2 AND count > 0
+ GROUP BY run_id
+"""
+
+
+async def last_points(conn: Connection, workspace_id: WorkspaceId, run_ids: Sequence[RunId]) -> dict[RunId, str]:
+    """The last point of each metric of these runs, as a JSON list of objects with key, value, timestamp and step.
+
+    NaN is the text "NaN", infinities are the greatest numbers that there are. Runs without any are not there.
+    """
+    return dict(await conn.fetch(_LAST_POINTS, run_ids, workspace_id))
+
+
 async def find(
     conn: Connection, workspace_id: WorkspaceId, run_ids: Sequence[RunId], names: Sequence[str] | None
 ) -> dict[tuple[RunId, str], int]:

@@ -100,9 +100,17 @@ _LOAD_TAGS = "SELECT run_id, key, value FROM run_tags WHERE run_id = ANY($1) AND
 
 
 async def load(
-    conn: Connection, workspace_id: WorkspaceId, ids: Sequence[RunId], *, info_only: bool = False
+    conn: Connection,
+    workspace_id: WorkspaceId,
+    ids: Sequence[RunId],
+    *,
+    info_only: bool = False,
+    summaries: bool = True,
 ) -> list[Run]:
-    """These runs, in this order, without those that do not exist; their own fields only when `info_only`."""
+    """These runs, in this order, without those that do not exist.
+
+    With their own fields only when `info_only`, and without their metrics unless `summaries`.
+    """
     rows = await conn.fetch(_LOAD, workspace_id, ids)
     runs = [_run(row) for row in rows]
     if runs and not info_only:
@@ -111,8 +119,9 @@ async def load(
             by_id[run_id].params[key] = value
         for run_id, key, value in await conn.fetch(_LOAD_TAGS, ids, workspace_id):
             by_id[run_id].tags[key] = value
-        for run_id, summaries in (await metrics.summaries(conn, workspace_id, ids, None)).items():
-            by_id[run_id].metrics.extend(summaries)
+        if summaries:
+            for run_id, found in (await metrics.summaries(conn, workspace_id, ids, None)).items():
+                by_id[run_id].metrics.extend(found)
     return runs
 
 
