@@ -24,9 +24,6 @@ from penstock_server.model.runs import USER_LIMIT
 
 log = structlog.get_logger(__name__)
 
-Answer = Mapping[str, Any] | bytes
-
-
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it came. `path` begins with `/` and is percent-decoded; `headers` have lower-case names."""
@@ -46,6 +43,9 @@ class Reply:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+
+
+Answer = Mapping[str, Any] | bytes | Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,22 @@ class Endpoint:
         return Need(self.permission, self.resource, ids)
 
 
-class Door:
-    """Answers MLflow's JSON endpoints."""
+@dataclass(frozen=True, slots=True)
+class RawEndpoint:
+    """One that takes a request as it came, and no JSON of MLflow's. `path` is all of it."""
 
-    def __init__(self, access: Access, endpoints: Iterable[Endpoint]) -> None:
+    method: str
+    path: str
+    answer: Callable[[Caller, Request], Awaitable[Reply]]
+    needs: Callable[[Request], Need]
+
+
+class Door:
+    """Answers MLflow's JSON endpoints, and some that take other bodies."""
+
+    def __init__(self, access: Access, endpoints: Iterable[Endpoint], raw: Iterable[RawEndpoint] = ()) -> None:
         self._access = access
+        self._raw = {(endpoint.method, endpoint.path): endpoint for endpoint in raw}
         self._plain: dict[str, dict[str, Endpoint]] = {}
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Endpoint]]] = {}
         for endpoint in endpoints:
@@ -90,12 +101,17 @@ class Door:
         """Never raises, but for what ends the task."""
         request_id = uuid.uuid4().hex
         try:
+            if raw := self._raw.get((request.method, request.path)):
+                caller = await caller_of(self._access, request.headers, raw.needs(request), request_id)
+                return await raw.answer(caller, request)
             endpoint, parts = self._find(request)
             arguments = Arguments({**_arguments(request), **parts})
             caller = await caller_of(self._access, request.headers, endpoint.needs(arguments), request_id)
             answer = await endpoint.answer(caller, arguments)
         except Exception as error:  # noqa: BLE001  # refusal() logs what is a bug
             return refusal(error, request_id)
+        if isinstance(answer, Reply):
+            return answer
         return Reply(200, answer if isinstance(answer, bytes) else orjson.dumps(answer))
 
     def _find(self, request: Request) -> tuple[Endpoint, dict[str, str]]:
