@@ -19,8 +19,8 @@ from penstock_server.model.errors import (
     NotActive,
     NotFound,
 )
-from penstock_server.model.registry import EventKind, ModelVersion, NewVersion, Ref, Stage, VersionStatus
 from penstock_server.model.owners import of_run
+from penstock_server.model.registry import EventKind, ModelVersion, NewVersion, Ref, Stage, VersionStatus
 from penstock_server.model.runs import format_run_id, new_run_id
 from penstock_server.postgres import database, owners, registry, runs
 from penstock_server.postgres.database import Database
@@ -471,9 +471,6 @@ async def test_of_racing_movers_one_wins_and_the_others_learn_who(desk: Desk, ex
         "V12",
         "latest",
         "Latest",
-        "production",
-        "None",
-        "ARCHIVED",
         "a b",
         "a/b",
         "a@b",
@@ -484,13 +481,16 @@ async def test_of_racing_movers_one_wins_and_the_others_learn_who(desk: Desk, ex
 )
 async def test_bad_aliases_are_refused(desk: Desk, alias: str) -> None:
     await desk.version()
-    for use in (desk.versions.set_alias(ANN, "iris", alias, 1), desk.versions.delete_alias(ANN, "iris", alias)):
-        with pytest.raises(InvalidArgument, match=r"^alias: "):
-            await use
+    with pytest.raises(InvalidArgument, match=r"^alias: "):
+        await desk.versions.set_alias(ANN, "iris", alias, 1)
+    with pytest.raises((InvalidArgument, NotFound)):
+        await desk.versions.delete_alias(ANN, "iris", alias)
     assert (await desk.models.get(ANN, "iris")).aliases == {}
 
 
-@pytest.mark.parametrize("alias", ["champion", "v", "v1a", "latest-2", "ü_1", "-", "x" * 255])
+@pytest.mark.parametrize(
+    "alias", ["champion", "v", "v1a", "latest-2", "ü_1", "-", "x" * 255, "production", "None", "Archived"]
+)
 async def test_other_aliases_are_good(desk: Desk, alias: str) -> None:
     await desk.version()
     await desk.versions.set_alias(ANN, "iris", alias, 1)

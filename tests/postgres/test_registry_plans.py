@@ -87,6 +87,7 @@ VERSIONS: list[Asked] = [
     ("source = 's3://team-7-model-7/3'", [], {"model_versions_source"}),
     ("source LIKE 's3://team-7-model-7/%'", ["version"], {"model_versions_source"}),
     ("source IN ('s3://team-7-model-7/3', 'x')", [], {"model_versions_source"}),
+    ("source_path LIKE 's3://team-7-model-7/%'", [], {"model_versions_source_path"}),
     ("stage = 'Staging'", [], {"model_versions_stage"}),
     ("alias = 'rare'", [], {"model_aliases_search", "model_versions_pkey"}),
     ("NOT alias = 'rare' AND created_by = 'ann'", [], {NEWEST}),

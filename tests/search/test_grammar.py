@@ -208,7 +208,7 @@ def test_experiments_have_their_own_fields(text: str) -> None:
         ("attributes.stage != 'None'", Comparison(attribute("stage", Type.STAGE), Operator.NE, "NONE")),
         ("status = 'Ready'", Comparison(attribute("status", Type.VERSION_STATUS), Operator.EQ, "READY")),
         ("aliases = 'champion'", Comparison(attribute("alias", Type.TEXT), Operator.EQ, "champion")),
-        ("source_path LIKE 's3:%'", Comparison(attribute("source", Type.TEXT), Operator.LIKE, "s3:%")),
+        ("source_path LIKE 's3:%'", Comparison(attribute("source_path", Type.TEXT), Operator.LIKE, "s3:%")),
         ("last_updated_timestamp < 5", Comparison(attribute("last_update_time", Type.TIME), Operator.LT, 5)),
         ("timestamp < 5", Comparison(attribute("last_update_time", Type.TIME), Operator.LT, 5)),
         ("creation_timestamp < 5", Comparison(attribute("creation_time", Type.TIME), Operator.LT, 5)),

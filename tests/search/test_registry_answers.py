@@ -34,6 +34,7 @@ versions = st.fixed_dictionaries(
         "run": st.none() | st.integers(0, 3),
         "path": st.sampled_from(["", "a"]),
         "source": texts,
+        "given": st.none() | texts,
         "status": st.sampled_from(VersionStatus),
         "stage": st.sampled_from(Stage),
         "description": st.sampled_from(["", "", "ab"]),
@@ -73,8 +74,16 @@ def searches(schema: Any) -> st.SearchStrategy[Any]:
 
 def a_version(**given: Any) -> dict[str, Any]:
     """A version of nothing special but what is given."""
-    plain = {"run": None, "path": "", "source": "s", "status": VersionStatus.READY, "stage": Stage.NONE}
-    plain |= {"description": "", "by": "a", "created": 1, "updated": 1, "tags": {}, "aliases": set()}
+    plain = {"run": None, "path": "", "source": "s", "given": None, "status": VersionStatus.READY}
+    plain |= {
+        "stage": Stage.NONE,
+        "description": "",
+        "by": "a",
+        "created": 1,
+        "updated": 1,
+        "tags": {},
+        "aliases": set(),
+    }
     return plain | given
 
 
@@ -145,9 +154,11 @@ async def insert_version(
     run_id = None if version["run"] is None else uuid.UUID(int=version["run"])
     version_id = await conn.fetchval(
         "INSERT INTO model_versions (model_id, workspace_id, version, run_id, path, source, status, stage, description,"
-        " created_by, created_ms, updated_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING id",
+        " created_by, created_ms, updated_ms, given_source)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
         model_id, workspace, number, run_id, version["path"], version["source"], version["status"], version["stage"],
         version["description"], version["by"], version["created"], version["updated"],
+        version["given"],
     )  # fmt: skip
     await conn.executemany(
         "INSERT INTO model_version_tags (version_id, workspace_id, key, value) VALUES ($1, $2, $3, $4)",
@@ -167,6 +178,7 @@ async def insert_version(
             "version": number,
             "run_id": run_id and run_id.hex,
             "source": version["source"],
+            "source_path": version["source"] if version["given"] is None else version["given"],
             "path": version["path"] or None,
             "stage": version["stage"].name,
             "status": version["status"].name,

@@ -47,6 +47,8 @@ from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
 from penstock_server.mlflow.logged_models import LoggedModelEndpoints
 from penstock_server.mlflow.metrics import MetricEndpoints
+from penstock_server.mlflow.model_versions import ModelVersionEndpoints
+from penstock_server.mlflow.registered_models import RegisteredModelEndpoints
 from penstock_server.mlflow.runs import RunEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
@@ -219,11 +221,14 @@ async def _work(
         access, experiments = Access(db), Experiments(db)
         metrics = Metrics(db, ingest)
         datasets, logged_models = Datasets(db), LoggedModels(db)
+        registry, versions = Registry(db), ModelVersions(db)
         endpoints = chain(
             DatasetEndpoints(datasets),
             ExperimentEndpoints(experiments),
             LoggedModelEndpoints(logged_models, artifacts),
             MetricEndpoints(metrics, runs),
+            ModelVersionEndpoints(versions),
+            RegisteredModelEndpoints(registry, versions),
             RunEndpoints(runs, datasets),
         )
         door = Door(access, endpoints)
@@ -231,7 +236,7 @@ async def _work(
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),
             "RunService": RunService(runs, changes, limit),
-            "RegistryService": RegistryService(Registry(db), ModelVersions(db), Promotions(db), events, limit),
+            "RegistryService": RegistryService(registry, versions, Promotions(db), events, limit),
             "MlflowService": MlflowService(door),
             "MetricService": MetricService(metrics, Streams(db, ingest, runs), limit),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import check_directory
 from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.logged_models import format_model_id
 from penstock_server.model.owners import Owner, of_run
 from penstock_server.model.registry import (
     EventKind,
@@ -19,6 +21,8 @@ from penstock_server.model.registry import (
     VersionStatus,
     check_source,
     is_of_run,
+    logged_model_source,
+    parse_logged_model_source,
     parse_ref,
     parse_run_source,
     run_source,
@@ -32,39 +36,55 @@ _OF_MODELS = "models:/"
 
 
 def read(new: NewVersion) -> NewVersion:
-    """Of a run by its id and path, or by its source, both told. Raises InvalidArgument."""
+    """Of a run or a logged model by its id and path, or by its source, both told. Raises InvalidArgument."""
     if not new.source:
+        path = check_directory(new.path, "path")
+        if new.logged_model_id is not None:
+            return replace(new, path=path, source=logged_model_source(new.logged_model_id))
         if new.run_id is None:
             raise InvalidArgument("source", "give this, or a run_id and a path")
-        path = check_directory(new.path, "path")
         return replace(new, path=path, source=run_source(new.run_id, path))
     if new.path:
         raise InvalidArgument("path", "not together with source; give one of them")
     check_source(new.source)
-    if not is_of_run(new.source):
-        return new
-    run_id, path = parse_run_source(new.source)
-    return _of_run(new, run_id, path, run_source(run_id, path))
+    new = replace(new, given_source=new.given_source or new.source)
+    if is_of_run(new.source):
+        run_id, path = parse_run_source(new.source)
+        return replace(_from(new, run_id, new.logged_model_id), path=path, source=run_source(run_id, path))
+    if logged_model_id := parse_logged_model_source(new.source):
+        return _from(new, new.run_id, logged_model_id)
+    return new
 
 
-def _of_run(new: NewVersion, run_id: RunId | None, path: str, source: str) -> NewVersion:
+def _from(new: NewVersion, run_id: RunId | None, logged_model_id: uuid.UUID | None) -> NewVersion:
     if new.run_id not in (None, run_id):
         raise InvalidArgument("run_id", "is not the run of the source; give one of them")
-    return replace(new, run_id=run_id, path=path, source=source)
+    if new.logged_model_id not in (None, logged_model_id):
+        raise InvalidArgument("model_id", "is not the logged model of the source; give one of them")
+    return replace(new, run_id=run_id, logged_model_id=logged_model_id)
 
 
 async def hold(conn: Connection, caller: Caller, new: NewVersion) -> NewVersion:
     """What a new version is to stand on, kept there until the transaction ends.
 
-    Raises NotFound of the run, the artifact or the version that the source refers to; NotActive of the run.
+    Raises NotFound of the run, the artifact, the logged model or the version that the source refers to; NotActive of
+    the run.
     """
-    if new.source.startswith(_OF_MODELS):
+    if new.source.startswith(_OF_MODELS) and parse_logged_model_source(new.source) is None:
         original = await resolve(conn, caller.workspace_id, parse_ref(new.source, "source"))
-        new = _of_run(new, original.run_id, original.path, original.source)
-    if new.run_id is not None and is_of_run(new.source) and new.status is not VersionStatus.PENDING:
-        await _hold_artifact(conn, caller, new.run_id, new.path)
-    if new.run_id is not None:
+        new = replace(
+            _from(new, original.run_id, original.logged_model_id),
+            path=original.path,
+            source=original.source,
+            given_source=f"{_OF_MODELS}{original.name}/{original.version}",
+        )
+    if new.run_id is not None and not new.as_told:
+        if is_of_run(new.source) and new.status is not VersionStatus.PENDING:
+            await _hold_artifact(conn, caller, new.run_id, new.path)
         await runs.hold_active(conn, caller.workspace_id, new.run_id)
+    if new.logged_model_id is not None:
+        source_run = await model_sources.hold_logged_model(conn, caller.workspace_id, new.logged_model_id)
+        new = replace(new, run_id=new.run_id or source_run)
     return new
 
 
@@ -118,6 +138,12 @@ async def lock_models_of_experiment(conn: Connection, caller: Caller, experiment
     await registry.lock_all(conn, caller.workspace_id, found)
 
 
+async def lock_models_of_logged_model(conn: Connection, caller: Caller, logged_model_id: uuid.UUID) -> None:
+    """As `lock_models_of_run`, for a logged model."""
+    found = await model_sources.on_logged_model(conn, caller.workspace_id, logged_model_id)
+    await registry.lock_all(conn, caller.workspace_id, sorted({each.model_id for each in found}))
+
+
 async def leave_run(conn: Connection, caller: Caller, run_id: RunId, *, force: bool) -> None:
     """Call it once a run is marked deleted. Raises FailedPrecondition when versions stand on it, unless `force`."""
     found = await model_sources.on_run(conn, caller.workspace_id, run_id)
@@ -152,6 +178,17 @@ async def leave_experiment(conn: Connection, caller: Caller, experiment_id: Expe
     await _leave(conn, caller, found, "experiment", told, f"experiment {experiment_id}", force=force)
 
 
+async def leave_logged_model(conn: Connection, caller: Caller, logged_model_id: uuid.UUID, *, force: bool) -> None:
+    """Call it once a logged model is marked deleted.
+
+    Raises FailedPrecondition when versions stand on it, unless `force`.
+    """
+    found = await model_sources.on_logged_model(conn, caller.workspace_id, logged_model_id)
+    name = format_model_id(logged_model_id)
+    told = {"logged_model_id": name}
+    await _leave(conn, caller, found, "logged_model", told, f"logged model {name}", force=force)
+
+
 _NAMED = 3
 
 
@@ -179,8 +216,12 @@ async def _leave(
     still = await model_sources.still(conn, caller.workspace_id, [each.id for each in found])
     for model in models:
         happened = [
-            Happening(EventKind.SOURCE_DELETED, each.version, kind, {**told, "run_id": format_run_id(each.run_id)})
+            Happening(EventKind.SOURCE_DELETED, each.version, kind, {**told, **_run(each)})
             for each in still
             if each.model_id == model.model_id
         ]
         await registry_events.add(conn, caller, model.model_id, model.name, happened)
+
+
+def _run(standing: Standing) -> dict[str, str]:
+    return {"run_id": format_run_id(standing.run_id)} if standing.run_id else {}

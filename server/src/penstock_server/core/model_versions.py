@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Sequence
 
 from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import FailedPrecondition, InvalidArgument
+from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.limits import check_text
 from penstock_server.model.registry import (
     DESCRIPTION_LIMIT,
+    LINK_LIMIT,
     MESSAGE_LIMIT,
     Happening,
     ModelRef,
@@ -20,13 +23,16 @@ from penstock_server.model.registry import (
     Stage,
     VersionStatus,
     check_alias,
+    check_alias_form,
     check_all_tags,
     check_keys,
     check_name,
     check_tags,
     check_version,
 )
-from penstock_server.model.runs import REQUEST_ID_LIMIT
+from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId
+from penstock_server.model.search_tree import Query
+from penstock_server.postgres import model_sources as sources
 from penstock_server.postgres import model_versions, registry, registry_events
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search_registry import search_versions
@@ -47,6 +53,7 @@ class ModelVersions:
         check_text("description", new.description, DESCRIPTION_LIMIT)
         check_tags(new.tags)
         check_text("request_id", new.request_id, REQUEST_ID_LIMIT)
+        check_text("run_link", new.run_link, LINK_LIMIT)
         new = model_sources.read(new)
         async with self._db.waiting() as conn:
             if made := await _made_before(conn, caller, new):
@@ -71,6 +78,18 @@ class ModelVersions:
         async with self._db.connection() as conn:
             return await model_sources.resolve(conn, caller.workspace_id, ref)
 
+    async def home(
+        self, caller: Caller, run_id: RunId | None, logged_model_id: uuid.UUID | None
+    ) -> tuple[ExperimentId, str] | None:
+        """The experiment of a logged model, if one is told, or of a run, and its artifact_location; None when unknown.
+
+        That is where the files are of a version whose source is one of them.
+        """
+        if run_id is None and logged_model_id is None:
+            return None
+        async with self._db.connection() as conn:
+            return await sources.home(conn, caller.workspace_id, run_id, logged_model_id)
+
     async def latest(self, caller: Caller, name: str, stages: Collection[Stage] = ()) -> list[ModelVersion]:
         """The newest version in each of these stages (none: in each), sorted by stage."""
         check_name(name)
@@ -90,6 +109,12 @@ class ModelVersions:
     ) -> tuple[list[ModelVersion], str]:
         """One page of those that a filter selects, and the next's token. Raises InvalidFilter, InvalidPageToken."""
         query = search.parse_versions(filter, order_by)
+        return await self.find(caller, query, page_size=page_size, page_token=page_token)
+
+    async def find(
+        self, caller: Caller, query: Query, *, page_size: int = 0, page_token: str = ""
+    ) -> tuple[list[ModelVersion], str]:
+        """One page of those that `query` selects, and the next's token. Raises InvalidPageToken."""
         limit = pages.check_size(page_size)
         async with self._db.transaction(snapshot=True, read_only=True) as conn:
             ids, token = await search_versions(conn, caller.workspace_id, query, limit, page_token)
@@ -199,7 +224,7 @@ class ModelVersions:
     async def delete_alias(self, caller: Caller, name: str, alias: str, expected: int | None = None) -> int:
         """Has an alias name nothing: the version that it named. Raises AliasMoved as `set_alias` does."""
         check_name(name)
-        check_alias(alias)
+        check_alias_form(alias)
         _check_expected(expected)
         async with self._db.waiting() as conn:
             model = await registry.lock(conn, caller.workspace_id, name)

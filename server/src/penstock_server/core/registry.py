@@ -17,6 +17,7 @@ from penstock_server.model.registry import (
     check_tags,
 )
 from penstock_server.model.runs import REQUEST_ID_LIMIT
+from penstock_server.model.search_tree import Query
 from penstock_server.postgres import registry, registry_events
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search_registry import search_models
@@ -53,7 +54,7 @@ class Registry:
     async def get(self, caller: Caller, name: str) -> RegisteredModel:
         """One model by its name. Raises NotFound."""
         check_name(name)
-        async with self._db.transaction(snapshot=True, read_only=True) as conn:
+        async with self._db.connection() as conn:
             return await registry.load_one(conn, caller.workspace_id, name)
 
     async def search(
@@ -67,6 +68,12 @@ class Registry:
     ) -> tuple[list[RegisteredModel], str]:
         """One page of those that a filter selects, and the next's token. Raises InvalidFilter, InvalidPageToken."""
         query = search.parse_models(filter, order_by)
+        return await self.find(caller, query, page_size=page_size, page_token=page_token)
+
+    async def find(
+        self, caller: Caller, query: Query, *, page_size: int = 0, page_token: str = ""
+    ) -> tuple[list[RegisteredModel], str]:
+        """One page of those that `query` selects, and the next's token. Raises InvalidPageToken."""
         limit = pages.check_size(page_size)
         async with self._db.transaction(snapshot=True, read_only=True) as conn:
             ids, token = await search_models(conn, caller.workspace_id, query, limit, page_token)

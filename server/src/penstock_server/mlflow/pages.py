@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from penstock_server.mlflow.arguments import Arguments, integer
 from penstock_server.mlflow.errors import invalid
 from penstock_server.model.lifecycle import View
@@ -31,3 +34,13 @@ def view(arguments: Arguments, name: str) -> View:
     if number is None or number not in set(View):
         raise arguments.wrong(name, value, f"Value must be one of {', '.join(_VIEWS)}")
     return View(number)
+
+
+def page(name: str, found: Iterable[Mapping[str, Any]], token: str = "") -> dict[str, Any]:
+    """What a search answers: what it has found, and the next page's token, each where there is one."""
+    answer: dict[str, Any] = {}
+    if listed := list(found):
+        answer[name] = listed
+    if token:
+        answer["next_page_token"] = token
+    return answer

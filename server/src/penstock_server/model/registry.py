@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NewType
@@ -20,6 +21,7 @@ NAME_LIMIT = 256
 ALIAS_LIMIT = 255
 DESCRIPTION_LIMIT = 5_000
 SOURCE_LIMIT = 5_000
+LINK_LIMIT = 1_000
 MESSAGE_LIMIT = 1_000
 TAG_KEY_LIMIT = 250
 TAG_VALUE_LIMIT = 100_000
@@ -84,6 +86,8 @@ class ModelRef:
 class ModelVersion:
     """A version of a registered model. Times are ms since 1970 UTC.
 
+    `run_id` and `logged_model_id` are what it comes from; where its bytes are is said by `source`, and by `path` within
+    that where it is of a run or a logged model. `given_source` is how the source was given; empty: just so.
     `source_problem`: why its bytes cannot be had, in a few words; empty as far as is known.
     """
 
@@ -104,6 +108,9 @@ class ModelVersion:
     tags: dict[str, str] = field(default_factory=dict)
     aliases: list[str] = field(default_factory=list)
     source_problem: str = ""
+    given_source: str = ""
+    logged_model_id: uuid.UUID | None = None
+    run_link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,11 @@ class RegisteredModel:
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What a caller says of a version to be made; see CreateModelVersionRequest."""
+    """What a caller says of a version to be made; see CreateModelVersionRequest.
+
+    Without a `source` its bytes are at `path` of the logged model, if one is told, or else of the run. `as_told`: the
+    run and its artifacts are not looked for.
+    """
 
     name: str
     run_id: RunId | None = None
@@ -145,6 +156,10 @@ class NewVersion:
     tags: dict[str, str] = field(default_factory=dict)
     request_id: str = ""
     create_model: bool = False
+    given_source: str = ""
+    logged_model_id: uuid.UUID | None = None
+    run_link: str = ""
+    as_told: bool = False
 
 
 class EventKind(enum.IntEnum):
@@ -236,6 +251,7 @@ def parse_ref(text: str, where: str = "ref") -> Ref:
 
 
 _RUNS = "runs:/"
+_LOGGED_MODEL = re.compile(r"models:/m-([0-9a-f]{32})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # And what ends a line, or turns the direction of writing: a name is shown in lists and sentences.
 _UNSHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069]")
@@ -255,6 +271,17 @@ def parse_run_source(source: str, where: str = "source") -> tuple[RunId, str]:
     """The run and the path of `runs:/<run id>/<path>`. Raises InvalidArgument."""
     run_id, _, path = source.removeprefix(_RUNS).partition("/")
     return parse_run_id(run_id, where), check_directory(path, where)
+
+
+def logged_model_source(logged_model_id: uuid.UUID) -> str:
+    """The source of a version whose bytes are those of a logged model."""
+    return f"models:/m-{logged_model_id.hex}"
+
+
+def parse_logged_model_source(source: str) -> uuid.UUID | None:
+    """The logged model of `models:/m-<id>`; None when the source is something else."""
+    found = _LOGGED_MODEL.fullmatch(source)
+    return uuid.UUID(found[1]) if found else None
 
 
 def check_source(source: str, where: str = "source") -> str:

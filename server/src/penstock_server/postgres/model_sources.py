@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.access import WorkspaceId
 from penstock_server.model.artifacts import parents
-from penstock_server.model.errors import FailedPrecondition
+from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
+from penstock_server.model.logged_models import format_model_id
 from penstock_server.model.owners import Owner, OwnerKind, OwnerRef
 from penstock_server.model.registry import ModelId, VersionStatus
-from penstock_server.model.runs import RunId
+from penstock_server.model.runs import RunId, parse_run_id
 from penstock_server.postgres.database import Connection
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A version that stands on something of a run. `name` is the model's."""
+    """A version that stands on something of a run or a logged model. `name` is the model's."""
 
     id: int
     model_id: ModelId
     name: str
     version: int
-    run_id: RunId
+    run_id: RunId | None
 
 
 _SELECT = """
@@ -40,6 +42,7 @@ _ON_EXPERIMENT = f"""{_SELECT} v.run_id IN
        (SELECT r.id FROM model_versions s JOIN runs r ON r.id = s.run_id
          WHERE s.workspace_id = $1 AND r.workspace_id = $1 AND r.experiment_id = $2
            AND r.xmin = pg_current_xact_id()::xid) {_ORDER}"""  # noqa: S608  # only constants are put together
+_ON_LOGGED_MODEL = f"{_SELECT} v.logged_model_id = $2 {_ORDER}"
 _STILL = f"{_SELECT} v.id = ANY($2) {_ORDER}"
 
 
@@ -60,6 +63,51 @@ async def on_artifact(conn: Connection, workspace_id: WorkspaceId, owner: Owner,
     if owner.kind is not OwnerKind.RUN:
         return []
     return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, owner.id, path)]
+
+
+async def on_logged_model(conn: Connection, workspace_id: WorkspaceId, logged_model_id: uuid.UUID) -> list[Standing]:
+    """Those that come from a logged model."""
+    return [Standing(*row) for row in await conn.fetch(_ON_LOGGED_MODEL, workspace_id, logged_model_id)]
+
+
+_HOLD_LOGGED_MODEL = """
+SELECT source_run_id FROM logged_models WHERE workspace_id = $1 AND id = $2 AND lifecycle = 1 FOR KEY SHARE
+"""
+
+
+async def hold_logged_model(conn: Connection, workspace_id: WorkspaceId, logged_model_id: uuid.UUID) -> RunId | None:
+    """Keeps an active logged model there until the transaction ends: the run that it comes from. Raises NotFound.
+
+    None where that is no run of ours.
+    """
+    row = await conn.fetchrow(_HOLD_LOGGED_MODEL, workspace_id, logged_model_id)
+    if row is None:
+        raise NotFound("logged model", format_model_id(logged_model_id))
+    try:
+        return parse_run_id(row["source_run_id"])
+    except InvalidArgument:
+        return None
+
+
+_OF_RUN = """
+SELECT e.id, e.artifact_location FROM runs r JOIN experiments e ON e.id = r.experiment_id
+ WHERE r.workspace_id = $1 AND r.id = $2
+"""
+_OF_LOGGED_MODEL = """
+SELECT e.id, e.artifact_location FROM logged_models l JOIN experiments e ON e.id = l.experiment_id
+ WHERE l.workspace_id = $1 AND l.id = $2
+"""
+
+
+async def home(
+    conn: Connection, workspace_id: WorkspaceId, run_id: RunId | None, logged_model_id: uuid.UUID | None
+) -> tuple[ExperimentId, str] | None:
+    """The experiment of a logged model, if one is told, or of a run, and its artifact_location; None when unknown."""
+    if logged_model_id is not None:
+        row = await conn.fetchrow(_OF_LOGGED_MODEL, workspace_id, logged_model_id)
+    else:
+        row = await conn.fetchrow(_OF_RUN, workspace_id, run_id)
+    return None if row is None else (ExperimentId(row["id"]), row["artifact_location"])
 
 
 # A version may be of the path, of a directory that it is in, or of all of the run.

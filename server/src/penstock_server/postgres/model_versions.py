@@ -12,6 +12,7 @@ import asyncpg
 
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import AliasMoved, NotFound, Unavailable
+from penstock_server.model.logged_models import format_model_id
 from penstock_server.model.registry import (
     EventKind,
     Happening,
@@ -32,8 +33,8 @@ from penstock_server.postgres.database import Connection, Row
 _NUMBER = "UPDATE registered_models SET last_version = last_version + 1 WHERE id = $1 RETURNING last_version"
 _ADD = f"""
 INSERT INTO model_versions (model_id, workspace_id, version, run_id, path, source, status, description, created_by,
-                            created_ms, updated_ms, request_id)
-SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, t.ms, t.ms, $10
+                            created_ms, updated_ms, request_id, given_source, logged_model_id, run_link)
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, t.ms, t.ms, $10, nullif(nullif($11, $6), ''), $12, $13
   FROM (SELECT {NOW_MS} AS ms) t
 RETURNING id
 """  # noqa: S608  # only constants are put together
@@ -58,6 +59,9 @@ async def add(conn: Connection, caller: Caller, model: ModelRef, new: NewVersion
             new.description,
             caller.user,
             new.request_id or None,
+            new.given_source,
+            new.logged_model_id,
+            new.run_link,
         )
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "model_versions_request":
@@ -70,6 +74,10 @@ async def add(conn: Connection, caller: Caller, model: ModelRef, new: NewVersion
         "status": new.status.label,
         "description": new.description,
     }
+    if new.given_source not in ("", new.source):
+        after["given_source"] = new.given_source
+    if new.logged_model_id is not None:
+        after["logged_model_id"] = format_model_id(new.logged_model_id)
     return version, [Happening(EventKind.VERSION_CREATED, version, after=after)]
 
 
@@ -82,12 +90,16 @@ async def requested(conn: Connection, workspace_id: WorkspaceId, request_id: str
     return found
 
 
-_FIELDS = """v.id, v.model_id, m.name, v.version, v.run_id, v.path, v.source, v.status, v.status_message, v.stage,
-       v.description, v.created_by, v.created_ms, v.updated_ms,
+# What `read` reads, of a version `v` of a model `m`.
+FIELDS = """v.id, v.model_id, m.name, v.version, v.run_id, v.path, v.source, v.status, v.status_message, v.stage,
+       v.description, v.created_by, v.created_ms, v.updated_ms, v.given_source, v.logged_model_id, v.run_link,
        ARRAY(SELECT t.key FROM model_version_tags t WHERE t.version_id = v.id ORDER BY t.key) AS tag_keys,
        ARRAY(SELECT t.value FROM model_version_tags t WHERE t.version_id = v.id ORDER BY t.key) AS tag_values,
        ARRAY(SELECT a.alias FROM model_aliases a WHERE a.version_id = v.id ORDER BY a.alias) AS aliases,
-       CASE WHEN v.run_id IS NULL OR NOT starts_with(v.source, 'runs:/') THEN ''
+       CASE WHEN starts_with(v.source, 'models:/m-')
+       THEN coalesce((SELECT CASE WHEN l.lifecycle <> 1 THEN 'its logged model is deleted' ELSE '' END
+                        FROM logged_models l WHERE l.id = v.logged_model_id), 'its logged model was removed for good')
+       WHEN v.run_id IS NULL OR NOT starts_with(v.source, 'runs:/') THEN ''
        ELSE coalesce((
             SELECT CASE WHEN r.lifecycle <> 1 THEN CASE WHEN r.removing THEN 'its run is being removed for good'
                                                         ELSE 'its run is deleted' END
@@ -95,11 +107,13 @@ _FIELDS = """v.id, v.model_id, m.name, v.version, v.run_id, v.path, v.source, v.
                         SELECT FROM artifacts a WHERE a.owner_id = r.id AND a.path = v.path) AND NOT EXISTS (
                         SELECT FROM artifacts a
                          WHERE a.owner_id = r.id AND a.path >= v.path || '/' AND a.path < v.path || '0')
+                    AND NOT EXISTS (
+                        SELECT FROM experiments e WHERE e.id = r.experiment_id AND e.artifact_location <> '')
                    THEN 'its artifacts are deleted' ELSE '' END
               FROM runs r WHERE r.id = v.run_id), 'its run was removed for good') END AS source_problem"""
-_SELECT = f"SELECT {_FIELDS} FROM registered_models m JOIN model_versions v ON v.model_id = m.id"  # noqa: S608
+_SELECT = f"SELECT {FIELDS} FROM registered_models m JOIN model_versions v ON v.model_id = m.id"  # noqa: S608
 _LOAD = f"""
-SELECT {_FIELDS}
+SELECT {FIELDS}
   FROM unnest($2::bigint[]) WITH ORDINALITY AS wanted (id, position)
   JOIN model_versions v USING (id) JOIN registered_models m ON m.id = v.model_id
  WHERE v.workspace_id = $1 ORDER BY wanted.position
@@ -108,7 +122,7 @@ SELECT {_FIELDS}
 
 async def load(conn: Connection, workspace_id: WorkspaceId, ids: Sequence[int]) -> list[ModelVersion]:
     """Versions by their own ids (not numbers), in this order, without those that do not exist."""
-    return [_version(row) for row in await conn.fetch(_LOAD, workspace_id, ids)]
+    return [read(row) for row in await conn.fetch(_LOAD, workspace_id, ids)]
 
 
 _ONE = f"{_SELECT} WHERE m.id = $1 AND v.version = $2"
@@ -119,7 +133,7 @@ async def load_one(conn: Connection, model: ModelRef, version: int) -> ModelVers
     row = await conn.fetchrow(_ONE, model.model_id, version)
     if row is None:
         raise NotFound("model version", f"{model.name}/{version}")
-    return _version(row)
+    return read(row)
 
 
 _NAMED = f"{_SELECT} WHERE m.workspace_id = $1 AND m.name = $2"
@@ -139,12 +153,12 @@ async def resolve(conn: Connection, workspace_id: WorkspaceId, ref: Ref) -> Mode
         row = await conn.fetchrow(_BY_STAGE, workspace_id, ref.name, ref.stage)
     else:
         row = await conn.fetchrow(_NEWEST, workspace_id, ref.name)
-    return None if row is None else _version(row)
+    return None if row is None else read(row)
 
 
 # By the index of stages, however many versions a model has.
 _LATEST = f"""
-SELECT {_FIELDS}
+SELECT {FIELDS}
   FROM unnest($2::bigint[]) AS wanted (id) JOIN registered_models m USING (id)
  CROSS JOIN generate_series(1, 4) AS s (stage)
  CROSS JOIN LATERAL (SELECT * FROM model_versions
@@ -155,7 +169,7 @@ SELECT {_FIELDS}
 
 async def latest(conn: Connection, workspace_id: WorkspaceId, model_ids: Sequence[ModelId]) -> list[ModelVersion]:
     """The newest version in each stage of each of these models, sorted by model and stage."""
-    return [_version(row) for row in await conn.fetch(_LATEST, workspace_id, model_ids)]
+    return [read(row) for row in await conn.fetch(_LATEST, workspace_id, model_ids)]
 
 
 _UPDATE = "UPDATE model_versions SET description = $2, status = $3, status_message = $4 WHERE id = $1"
@@ -356,7 +370,8 @@ def _at(version: int, run_id: RunId | None) -> dict[str, str]:
     return {"version": str(version), "run_id": format_run_id(run_id) if run_id else ""}
 
 
-def _version(row: Row) -> ModelVersion:
+def read(row: Row) -> ModelVersion:
+    """The version of a row with FIELDS."""
     return ModelVersion(
         id=row["id"],
         model_id=row["model_id"],
@@ -375,4 +390,7 @@ def _version(row: Row) -> ModelVersion:
         tags=dict(zip(row["tag_keys"], row["tag_values"], strict=True)),
         aliases=row["aliases"],
         source_problem=row["source_problem"],
+        given_source=row["given_source"] or "",
+        logged_model_id=row["logged_model_id"],
+        run_link=row["run_link"],
     )

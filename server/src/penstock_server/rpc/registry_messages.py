@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from penstock.v1 import registry_pb2 as pb
 from penstock_server.model.errors import InvalidArgument
+from penstock_server.model.logged_models import format_model_id
 from penstock_server.model.registry import (
     Event,
     EventKind,
@@ -53,6 +54,9 @@ def version(found: ModelVersion) -> pb.ModelVersion:
         tags=found.tags,
         aliases=found.aliases,
         source_problem=found.source_problem,
+        given_source=found.given_source,
+        logged_model_id=format_model_id(found.logged_model_id) if found.logged_model_id else "",
+        run_link=found.run_link,
     )
 
 

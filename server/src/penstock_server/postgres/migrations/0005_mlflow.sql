@@ -99,6 +99,16 @@ CREATE TABLE run_models (
     PRIMARY KEY (run_id, output, model_id)
 );
 
+-- Versions of registered models, as MLflow's clients make them.
+ALTER TABLE model_versions
+    ADD COLUMN given_source    text,               -- as it was given, where that is another way to say `source`
+    ADD COLUMN logged_model_id uuid,               -- no foreign key: it outlives a logged model that was deleted
+    ADD COLUMN run_link        text NOT NULL DEFAULT '';
+CREATE INDEX model_versions_logged_model ON model_versions (workspace_id, logged_model_id)
+    WHERE logged_model_id IS NOT NULL;
+CREATE INDEX model_versions_source_path
+    ON model_versions (workspace_id, left(coalesce(given_source, source), 128) COLLATE "C");
+
 -- Traces: what happened inside of one request of an application. The id is as its client made it. Tags and the like are
 -- in the row, not in rows of their own: there are some fifteen of them to a trace, and a trace is written by one statement.
 CREATE TABLE traces (
