@@ -82,6 +82,13 @@ def message(error: PenstockError | MlflowError) -> str:
             return f"No Experiment with id={key} exists"
         case errors.NotFound(kind="logged model", key=key):
             return f"Logged model with ID '{key}' not found."
+        case errors.NotFound(kind="registered model", key=key):
+            return f"Registered Model with name={key} not found"
+        case errors.NotFound(kind="model version", key=str(key)):
+            name, _, version = key.rpartition("/")
+            return f"Model Version (name={name}, version={version}) not found"
+        case errors.AlreadyExists(kind="registered model", key=key):
+            return f"Registered Model (name={key}) already exists."
         case errors.NotFound(kind="tag", key=key):
             return f"No tag with name: {key}"
         case errors.NotActive(kind="run" | "experiment" as kind, key=key):
