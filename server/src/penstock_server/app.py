@@ -26,6 +26,7 @@ from penstock_server.config import Address, Settings
 from penstock_server.core import mark
 from penstock_server.core.access import Access
 from penstock_server.core.artifacts import Artifacts
+from penstock_server.core.assessments import Assessments
 from penstock_server.core.changes import Changes
 from penstock_server.core.datasets import Datasets
 from penstock_server.core.experiments import Experiments
@@ -38,18 +39,23 @@ from penstock_server.core.registry_events import RegistryEvents
 from penstock_server.core.runs import Runs
 from penstock_server.core.streams import Streams
 from penstock_server.core.sweep import Sweeper
+from penstock_server.core.traces import Traces
 from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
+from penstock_server.mlflow.assessments import AssessmentEndpoints
 from penstock_server.mlflow.datasets import DatasetEndpoints
 from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
 from penstock_server.mlflow.logged_models import LoggedModelEndpoints
 from penstock_server.mlflow.metrics import MetricEndpoints
 from penstock_server.mlflow.model_versions import ModelVersionEndpoints
+from penstock_server.mlflow.otlp import Otlp
 from penstock_server.mlflow.registered_models import RegisteredModelEndpoints
 from penstock_server.mlflow.runs import RunEndpoints
+from penstock_server.mlflow.traces import TraceEndpoints
+from penstock_server.mlflow.traces_of_2 import OldTraceEndpoints
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
@@ -222,7 +228,11 @@ async def _work(
         metrics = Metrics(db, ingest)
         datasets, logged_models = Datasets(db), LoggedModels(db)
         registry, versions = Registry(db), ModelVersions(db)
+        traces = Traces(db, sweeper.nudge)
         endpoints = chain(
+            AssessmentEndpoints(Assessments(db)),
+            TraceEndpoints(traces, artifacts),
+            OldTraceEndpoints(traces),
             DatasetEndpoints(datasets),
             ExperimentEndpoints(experiments),
             LoggedModelEndpoints(logged_models, artifacts),
@@ -231,7 +241,7 @@ async def _work(
             RegisteredModelEndpoints(registry, versions),
             RunEndpoints(runs, datasets),
         )
-        door = Door(access, endpoints)
+        door = Door(access, endpoints, Otlp(traces))
         servicers = {
             "ArtifactService": ArtifactService(artifacts, uploads, limit),
             "ExperimentService": ExperimentService(experiments, limit),

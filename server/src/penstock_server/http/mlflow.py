@@ -47,6 +47,7 @@ def routes(open_door: Callable[[], Door | None]) -> list[BaseRoute]:
             for prefix in ("api", "ajax-api")
             for name in ("server-info", "server-features")
         ),
+        Route("/v1/traces", answer, methods=["POST"]),
         *(Route(f"/{prefix}/{{rest:path}}", answer, methods=_METHODS) for prefix in ("api", "ajax-api")),
     ]
 

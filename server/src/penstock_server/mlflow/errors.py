@@ -91,6 +91,12 @@ def message(error: PenstockError | MlflowError) -> str:
             return f"Registered Model (name={key}) already exists."
         case errors.NotFound(kind="tag", key=key):
             return f"No tag with name: {key}"
+        case errors.NotFound(kind="trace", key=key):
+            return f"Trace with ID '{key}' not found."
+        case errors.NotFound(kind="trace tag", key=key):
+            return f"No trace tag with key '{key}'"
+        case errors.NotFound(kind="assessment", key=key):
+            return f"Assessment with ID '{key}' not found"
         case errors.NotActive(kind="run" | "experiment" as kind, key=key):
             return f"The {kind} {key} must be in the 'active' state. Current state is deleted."
         case errors.ParamChanged():

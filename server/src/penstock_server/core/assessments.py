@@ -1,0 +1,72 @@
+"""The use cases of assessments: what people and judges say of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock_server.model.access import Caller
+from penstock_server.model.limits import check_text
+from penstock_server.model.traces import (
+    ID_LIMIT,
+    KEY_LIMIT,
+    RATIONALE_LIMIT,
+    Assessment,
+    check_pairs,
+    check_trace_id,
+)
+from penstock_server.postgres import assessments
+from penstock_server.postgres.database import Database
+
+
+class Assessments:
+    """Makes, finds and changes assessments. Everything may raise InvalidArgument, NotFound and Unavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def create(self, caller: Caller, trace_id: str, assessment: Assessment) -> None:
+        """Says something of a trace; what it overrides is valid no more. Raises AlreadyExists."""
+        check(assessment)
+        check_trace_id(trace_id)
+        async with self._db.transaction() as conn:
+            trace = await assessments.locate(conn, caller.workspace_id, trace_id)
+            await assessments.add(conn, trace, assessment)
+
+    async def get(self, caller: Caller, trace_id: str, assessment_id: str) -> Assessment:
+        """One of a trace."""
+        return await self.update(caller, trace_id, assessment_id, lambda found: found)
+
+    async def update(
+        self, caller: Caller, trace_id: str, assessment_id: str, change: Callable[[Assessment], Assessment]
+    ) -> Assessment:
+        """Makes another of one by `change`, and returns that."""
+        check_trace_id(trace_id)
+        check_text("assessment_id", assessment_id, ID_LIMIT, empty=False)
+        async with self._db.transaction() as conn:
+            trace = await assessments.locate(conn, caller.workspace_id, trace_id)
+            found = await assessments.lock(conn, trace, assessment_id)
+            changed = check(change(found))
+            if changed != found:
+                await assessments.replace(conn, trace, changed)
+        return changed
+
+    async def delete(self, caller: Caller, trace_id: str, assessment_id: str) -> None:
+        """Takes one back; what it overrode is valid again. Deleting twice is fine."""
+        check_trace_id(trace_id)
+        check_text("assessment_id", assessment_id, ID_LIMIT, empty=False)
+        async with self._db.transaction() as conn:
+            trace = await assessments.locate(conn, caller.workspace_id, trace_id)
+            await assessments.drop(conn, trace, assessment_id)
+
+
+def check(assessment: Assessment) -> Assessment:
+    """What is said. Raises InvalidArgument."""
+    check_text("assessment_id", assessment.assessment_id, ID_LIMIT, empty=False)
+    check_text("assessment_name", assessment.name, KEY_LIMIT, empty=False)
+    check_text("source_type", assessment.source_type, ID_LIMIT)
+    check_text("source_id", assessment.source_id, ID_LIMIT)
+    check_text("rationale", assessment.rationale or "", RATIONALE_LIMIT)
+    check_text("span_id", assessment.span_id or "", ID_LIMIT)
+    check_text("overrides", assessment.overrides or "", ID_LIMIT)
+    check_pairs("metadata", assessment.metadata)
+    return assessment
