@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from penstock_server.ingest.framing import framed
 from penstock_server.ingest.ingest import Ingest
 from penstock_server.model import pages
-from penstock_server.model.access import Caller
-from penstock_server.model.errors import InvalidArgument, InvalidPageToken
+from penstock_server.model.access import Caller, WorkspaceId
+from penstock_server.model.changes import RunRef
+from penstock_server.model.errors import InvalidArgument, InvalidPageToken, NotActive
 from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check_time_ms
 from penstock_server.model.metrics import MetricSummary, Point, check_key
 from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId, check_params, check_tags, format_run_id
@@ -39,6 +40,8 @@ SERIES_NAMES = 200
 SERIES_PAIRS = 2_000
 SUMMARY_RUNS = 10_000
 
+# Runs that batches were last logged to: some 3 MB.
+_RUNS_KNOWN = 10_000
 # A message of a streamed history: 24 bytes a point, well below the message limit.
 _STREAM_PAGE = 200_000
 _REQUESTS = uuid.UUID("5b0ba8a4-2f6b-4a5e-9f0e-0d4a1f9f6c11")
@@ -50,6 +53,7 @@ class Metrics:
     def __init__(self, db: Database, ingest: Ingest) -> None:
         self._db = db
         self._ingest = ingest
+        self._known: dict[tuple[WorkspaceId, RunId], RunRef] = {}
 
     async def log_batch(
         self,
@@ -97,15 +101,18 @@ class Metrics:
         """As `log_batch`, of points in columns, each of the metric that `names` says; their times are checked."""
         check_params(params)
         check_tags(tags)
-        async with self._db.connection() as conn:
-            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+        run = self._known.get((caller.workspace_id, run_id)) or await self._locate(caller, run_id)
         frames = []
         if names:
             frames.append(await framed(self._ingest, run_id, names, points.steps, points.times_ms, points.values))
         updates = [Update(True, key, value) for key, value in params.items()]
         updates += [Update(False, key, value) for key, value in tags.items()]
         request = uuid.uuid5(_REQUESTS, f"{format_run_id(run_id)} {request_id}") if request_id else None
-        await self._ingest.log(caller, run, frames, updates, request)
+        try:
+            await self._ingest.log(caller, run, frames, updates, request)
+        except NotActive:
+            await self._locate(caller, run_id)  # it may have been removed for good
+            raise
 
     async def history(
         self,
@@ -227,6 +234,15 @@ class Metrics:
         async with self._db.connection() as conn:
             found = await metrics.summaries(conn, caller.workspace_id, run_ids, names or None)
         return [(run_id, found.get(run_id, [])) for run_id in run_ids]
+
+    async def _locate(self, caller: Caller, run_id: RunId) -> RunRef:
+        """Where an active run belongs, which never changes; whether it is active is seen when a batch is committed."""
+        async with self._db.connection() as conn:
+            run = await runs.locate_active(conn, caller.workspace_id, run_id)
+        self._known[caller.workspace_id, run_id] = run
+        if len(self._known) > _RUNS_KNOWN:
+            del self._known[next(iter(self._known))]
+        return run
 
     async def _find(self, caller: Caller, run_id: RunId, names: Sequence[str] | None) -> dict[str, int]:
         async with self._db.connection() as conn:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from penstock_server.mlflow import SPEAKS, door
 from penstock_server.mlflow.door import Door, Reply
@@ -23,16 +25,21 @@ _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 def routes(open_door: Callable[[], Door | None]) -> list[BaseRoute]:
     """The routes. `open_door` is None as long as the server is not ready."""
 
-    async def answer(request: Request) -> Response:
-        ready = open_door()
-        if ready is None:
-            return response(door.refusal(Unavailable("the server is starting or stopping", 1.0), ""))
-        try:
-            body = await _body(request)
-        except MlflowError as error:
-            return response(door.refusal(error, ""))
-        query, headers = request.query_params.multi_items(), dict(request.headers)
-        return response(await ready.answer(door.Request(request.method, request.url.path, query, headers, body)))
+    class Answer:
+        """Takes requests as ASGI has them: half of what Starlette makes of one is not looked at here."""
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            ready = open_door()
+            if ready is None:
+                reply = door.refusal(Unavailable("the server is starting or stopping", 1.0), "")
+            else:
+                try:
+                    reply = await ready.answer(_request(scope, await _body(receive)))
+                except MlflowError as error:
+                    reply = door.refusal(error, "")
+                except ClientDisconnect:
+                    return
+            await response(reply)(scope, receive, send)
 
     async def version(_: Request) -> Response:
         return PlainTextResponse(SPEAKS)
@@ -47,8 +54,8 @@ def routes(open_door: Callable[[], Door | None]) -> list[BaseRoute]:
             for prefix in ("api", "ajax-api")
             for name in ("server-info", "server-features")
         ),
-        Route("/v1/traces", answer, methods=["POST"]),
-        *(Route(f"/{prefix}/{{rest:path}}", answer, methods=_METHODS) for prefix in ("api", "ajax-api")),
+        Route("/v1/traces", Answer(), methods=["POST"]),
+        *(Route(f"/{prefix}/{{rest:path}}", Answer(), methods=_METHODS) for prefix in ("api", "ajax-api")),
     ]
 
 
@@ -70,10 +77,20 @@ def response(reply: Reply) -> Response:
     return Response(reply.body, reply.status, headers, reply.media_type)
 
 
-async def _body(request: Request) -> bytes:
-    """All of it. Raises MlflowError when it is too long."""
-    pieces, size = [], 0
-    async for piece in request.stream():
+def _request(scope: Scope, body: bytes) -> door.Request:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    return door.Request(scope["method"], scope["path"], query, headers, body)
+
+
+async def _body(receive: Receive) -> bytes:
+    """All of it. Raises MlflowError when it is too long, ClientDisconnect when the rest does not come."""
+    pieces, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
         if size > BODY_LIMIT:
             raise MlflowError("INVALID_PARAMETER_VALUE", f"the body has more than {BODY_LIMIT} bytes")
