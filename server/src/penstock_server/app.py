@@ -236,7 +236,7 @@ async def _work(
             DatasetEndpoints(datasets),
             ExperimentEndpoints(experiments),
             LoggedModelEndpoints(logged_models, artifacts),
-            MetricEndpoints(metrics, runs),
+            MetricEndpoints(metrics, runs, logged_models),
             ModelVersionEndpoints(versions),
             RegisteredModelEndpoints(registry, versions),
             RunEndpoints(runs, datasets),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from penstock_server.core.metrics import CHRONOLOGY_LIMIT, Metrics
+from penstock_server.core.logged_models import LoggedModels
+from penstock_server.core.metrics import CHRONOLOGY_LIMIT, Columns, Metrics
 from penstock_server.core.runs import Runs
 from penstock_server.mlflow import ids, points, run_texts
 from penstock_server.mlflow.arguments import Arguments
@@ -29,9 +30,10 @@ INTERVAL_POINTS = 2_500
 class MetricEndpoints:
     """The endpoints of metrics."""
 
-    def __init__(self, metrics: Metrics, runs: Runs) -> None:
+    def __init__(self, metrics: Metrics, runs: Runs, models: LoggedModels) -> None:
         self._metrics = metrics
         self._runs = runs
+        self._models = models
 
     def __iter__(self) -> Iterator[Endpoint]:
         read, write, run = Permission.READ, Permission.WRITE, Resource.RUN
@@ -43,7 +45,9 @@ class MetricEndpoints:
 
     async def _log_metric(self, caller: Caller, arguments: Arguments) -> Answer:
         run_id = ids.run_id(arguments)
-        await self._metrics.log_columns(caller, run_id, *points.one_by_one([arguments]), {}, {})
+        names, columns = points.one_by_one([arguments])
+        await self._log_of_models(caller, run_id, [arguments], names, columns)
+        await self._metrics.log_columns(caller, run_id, names, columns, {}, {})
         return {}
 
     async def _log_batch(self, caller: Caller, arguments: Arguments) -> Answer:
@@ -54,10 +58,19 @@ class MetricEndpoints:
         _check_sizes(len(names), len(params), len(tags) + bool(run_name))
         _check_distinct([key for key, _ in params])
         check_text(f"value of tag {run_texts.RUN_NAME!r}", run_name, NAME_LIMIT)
+        if any("model_id" in each for each in arguments.get("metrics") or ()):
+            await self._log_of_models(caller, run_id, list(arguments.messages("metrics")), names, columns)
         await self._metrics.log_columns(caller, run_id, names, columns, dict(params), tags)
         if run_name:
             await self._runs.update(caller, run_id, run_name)
         return {}
+
+    async def _log_of_models(
+        self, caller: Caller, run_id: RunId, metrics: Sequence[Arguments], names: Sequence[str], columns: Columns
+    ) -> None:
+        """Records the points that are of logged models with these, first: it is they that may not be there."""
+        if of_models := points.of_models(metrics, names, columns):
+            await self._models.log_metrics(caller, run_id, of_models)
 
     async def _history(self, caller: Caller, arguments: Arguments) -> Answer:
         run_id = arguments.text("run_id") or arguments.text("run_uuid") or arguments.required("run_id")

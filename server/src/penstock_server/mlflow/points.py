@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from penstock_server.core.metrics import Columns
 from penstock_server.mlflow.arguments import Arguments, number
 from penstock_server.model.limits import TIME_MS_MAX
+from penstock_server.model.logged_models import ModelPoint
 
 _MAX = sys.float_info.max
 
@@ -65,6 +66,16 @@ def one_by_one(metrics: Iterable[Arguments]) -> tuple[Sequence[str], Columns]:
         points.append((each.integer("step"), time_ms, value))
     steps, times, values = zip(*points, strict=True) if points else ((), (), ())
     return names, Columns(np.array(steps, np.int64), np.array(times, np.int64), np.array(values, np.float64))
+
+
+def of_models(metrics: Sequence[Arguments], names: Sequence[str], points: Columns) -> list[ModelPoint]:
+    """Those of the points that are of a logged model too. Raises MlflowError."""
+    rows = zip(metrics, names, points.values.tolist(), points.times_ms.tolist(), points.steps.tolist(), strict=True)
+    return [
+        ModelPoint(model_id, key, value, time_ms, step, each.text("dataset_name"), each.text("dataset_digest"))
+        for each, key, value, time_ms, step in rows
+        if (model_id := each.text("model_id"))
+    ]
 
 
 def written(name: str, points: Columns, run_id: str = "") -> bytes:
