@@ -131,7 +131,8 @@ async def serve(
     grpc_server = RpcServer(
         settings.max_message_bytes, shared=metrics_dir is not None, artifacts_only=settings.artifacts_only
     )
-    app = pages.app(state.unready, state.store_problem, lambda: state.door, metrics_dir)
+    loopback = settings.http_address.loopback
+    app = pages.app(state.unready, state.store_problem, lambda: state.door, metrics_dir, loopback=loopback)
     http_server = HttpServer(app, http_sockets)
     http_address = ports.bound(http_sockets, settings.http_address)
     grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))

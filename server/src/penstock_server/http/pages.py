@@ -9,11 +9,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from penstock_server.http import mlflow
+from penstock_server.http.origin import Guard
 from penstock_server.mlflow.door import Door
 
 
@@ -22,10 +24,13 @@ def app(
     store_problem: Callable[[], str | None],
     open_door: Callable[[], Door | None],
     metrics_dir: Path | None,
+    *,
+    loopback: bool,
 ) -> Starlette:
     """The pages. `unready` says why the server is not ready, None when it is; `store_problem` what is wrong with the
     artifacts' store; `open_door` is what answers MLflow's clients, None as long as nothing can; `metrics_dir` is where
-    the worker processes of one server put their numbers, None when there is one process.
+    the worker processes of one server put their numbers, None when there is one process; `loopback` says that only this
+    machine can reach the server.
     """
 
     async def health(_: Request) -> Response:
@@ -43,7 +48,8 @@ def app(
         )
 
     ours = [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
-    return Starlette(routes=[*ours, *mlflow.routes(open_door)])
+    guard = Middleware(Guard, loopback=loopback)
+    return Starlette(routes=[*ours, *mlflow.routes(open_door)], middleware=[guard])
 
 
 def _registry(metrics_dir: Path | None) -> CollectorRegistry:
