@@ -69,8 +69,7 @@ WAYS = {
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         run = start(PATIENCE)
         log("loss", range(100))
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
+        strike(signal.SIGTERM)
         log("loss", range(100, 200))
         """,
         FINISHED,
@@ -86,8 +85,7 @@ WAYS = {
         signal.signal(signal.SIGTERM, end)
         run = start(PATIENCE)
         log("loss", range(100))
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
+        strike(signal.SIGTERM)
         log("never", range(100))
         """,
         KILLED,
@@ -102,21 +100,19 @@ WAYS = {
         signal.signal(signal.SIGTERM, end)
         run = start(PATIENCE)
         log("loss", range(100))
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)  # another thread may be the one that is struck, and this one hear of it later
+        strike(signal.SIGTERM)
         """,
         RUNNING,
         143,
     ),
     "Ctrl-C in the with": Way(
-        "with start(PATIENCE) as run:\n    log('loss', range(100))\n    os.kill(os.getpid(), signal.SIGINT)\n"
-        "    time.sleep(60)",
+        "with start(PATIENCE) as run:\n    log('loss', range(100))\n    strike(signal.SIGINT)",
         KILLED,
         -2,
         "KeyboardInterrupt",
     ),
     "Ctrl-C without a with": Way(
-        "run = start(PATIENCE)\nlog('loss', range(100))\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)",
+        "run = start(PATIENCE)\nlog('loss', range(100))\nstrike(signal.SIGINT)",
         KILLED,
         -2,
         "KeyboardInterrupt",
