@@ -41,6 +41,7 @@ _TAIL = (_NEWEST, Order(Field(Entity.ATTRIBUTE, "request_id", Type.TEXT)))
 _NAME = "mlflow.traceName"
 _RUN = "mlflow.sourceRun"
 _DOCUMENTS = {Entity.TAG: "t.tags", Entity.METADATA: "t.metadata"}
+_IN_DOCUMENTS = {"name": ("t.tags", _NAME), "run_id": ("t.metadata", _RUN)}  # attributes
 _TRACES = Noun(
     row="t",
     table="traces",
@@ -97,25 +98,25 @@ class _Conditions(Conditions):
         )
 
     def _own(self, leaf: Leaf) -> str:
+        if isinstance(leaf, Comparison) and leaf.operator is Operator.EQ and (found := self._found(leaf)):
+            return found
         column = self.column(leaf.field)
         if isinstance(leaf, Presence):
             return f"{column} IS {'NOT ' if leaf.present else ''}NULL"
-        if isinstance(leaf, Comparison) and leaf.operator is Operator.EQ:
-            return self._equal(leaf, column)
         return self.test(leaf, column)
 
-    def _equal(self, leaf: Comparison, column: str) -> str:
-        """What an index can find, where the value is in a document."""
-        document = _DOCUMENTS.get(leaf.field.entity)
+    def _found(self, leaf: Comparison) -> str:
+        """What an index finds: a value in a document. Empty when it is in none."""
         key = leaf.field.key
-        if leaf.field.entity is Entity.ATTRIBUTE and key in ("name", "run_id"):
-            document, key = ("t.tags", _NAME) if key == "name" else ("t.metadata", _RUN)
+        document = _DOCUMENTS.get(leaf.field.entity)
+        if leaf.field.entity is Entity.ATTRIBUTE and key in _IN_DOCUMENTS:
+            document, key = _IN_DOCUMENTS[key]
         if document is None:
-            return self.test(leaf, column)
+            return ""
         value = self.parameters.add(leaf.value)
         has = f"{document} @> jsonb_build_object({self.parameters.add(key)}::text, {value}::text)"
         # A run's traces are those that were made in it and those that were linked to it.
-        return f"({has} OR t.run_ids @> ARRAY[{value}::text])" if (document, key) == ("t.metadata", _RUN) else has
+        return f"({has} OR t.run_ids @> ARRAY[{value}::text])" if key == _RUN else has
 
     def _probe(self, leaf: Leaf) -> str:
         if leaf.field.entity in _SAID:
