@@ -12,12 +12,15 @@ from uploading import CALLER, PART, Place, content, execute, place
 
 from penstock_server.blobs import S3Options, Store, open_store
 from penstock_server.core.experiments import Experiments
+from penstock_server.core.logged_models import LoggedModels
 from penstock_server.core.retention import Removal, Retention
 from penstock_server.core.runs import Runs
 from penstock_server.model.artifacts import LocalRoot
 from penstock_server.model.errors import FailedPrecondition, NotFound, StoreRefused, Unavailable
-from penstock_server.model.experiments import DEFAULT_EXPERIMENT
+from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.lifecycle import Lifecycle
+from penstock_server.model.logged_models import LoggedModel, ModelPoint, NewLoggedModel, format_model_id
+from penstock_server.model.owners import Owner, OwnerKind
 from penstock_server.model.runs import NewRun, RunId
 from penstock_server.postgres import retention, segments, sweep
 from penstock_server.postgres.database import Database
@@ -33,6 +36,14 @@ _ROWS = (
     " SELECT $1, 1, 0, n, 'm' || n, 7 FROM generate_series(1, 30) n",
     "INSERT INTO writers (id, run_id, workspace_id, principal, epoch, created_ms)"
     " SELECT gen_random_uuid(), $1, 1, 'tester', 1, 0 FROM generate_series(1, 30) n",
+    "INSERT INTO logged_models (id, workspace_id, experiment_id, name, created_ms, updated_ms)"
+    " SELECT md5($1::uuid::text)::uuid, 1, 0, 'm', 0, 0",
+    "INSERT INTO logged_model_metrics (model_id, workspace_id, experiment_id, run_id, key, time_ms, step, value)"
+    " SELECT md5($1::uuid::text)::uuid, 1, 0, $1, 'acc', 0, n, 0 FROM generate_series(1, 30) n",
+    "INSERT INTO run_datasets (run_id, workspace_id, experiment_id, name, digest, tag_keys, tag_values)"
+    " SELECT $1, 1, 0, 'd', n, '{}', '{}' FROM generate_series(1, 30) n",
+    "INSERT INTO run_models (run_id, workspace_id, output, model_id)"
+    " SELECT $1, 1, true, n FROM generate_series(1, 30) n",
     "INSERT INTO metric_segments (run_id, workspace_id, frames, min_step, max_step, shape_sizes, metric_ids, steps,"
     " times_ms, metric_values) SELECT $1, 1, 1, 0, 0, '{1}', '{1}', 'x', 'x', 'x' FROM generate_series(1, 30) n",
     "INSERT INTO metric_chunks (run_id, metric_id, workspace_id, points, min_step, max_step, first_time, last_time,"
@@ -256,3 +267,68 @@ async def test_a_database_that_is_away_is_told(db: Database, local: Store) -> No
     await db.close()
     with pytest.raises(Unavailable):
         await remove(spot)
+
+
+async def logged(spot: Place, name: str, experiment_id: ExperimentId = DEFAULT_EXPERIMENT) -> tuple[LoggedModel, Place]:
+    """A logged model with some of all there is: 2 points, and 2 files of 100 bytes."""
+    models = LoggedModels(spot.db)
+    model = await models.create(CALLER, NewLoggedModel(experiment_id, name, params={"a": "b"}, tags={"c": "d"}))
+    points = [ModelPoint(format_model_id(model.id), "acc", 0.5, 0, step) for step in range(2)]
+    await models.log_metrics(CALLER, spot.run_id, points)
+    files = spot.another()
+    files.owner = Owner(OwnerKind.LOGGED_MODEL, model.id)
+    for path in ("MLmodel", "model.pkl"):
+        await files.upload(path, b"." * 100)
+    return model, files
+
+
+async def test_logged_models_go_with_their_files(
+    db: Database, local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_METRICS_AT_ONCE", 1)
+    spot = await place(db, local)
+    models, experiments = LoggedModels(db), Experiments(db)
+    dropped = await experiments.create(CALLER, "dropped")
+    (kept, files), (late, _), (gone, _) = [await logged(spot, name) for name in ("kept", "late", "gone")]
+    await logged(spot, "of an experiment", dropped.id)
+    for each in (gone, late):
+        await models.delete(CALLER, each.id)
+    await experiments.delete(CALLER, dropped.id)
+    await age(db, 2 * DAY)
+    await execute(db, "UPDATE logged_models SET deleted_ms = deleted_ms - $1 WHERE name = 'gone'", 2 * DAY)
+    all_of_two = Removal(models=2, experiments=1, points=4, files=4, bytes=400)
+    assert await Retention(db, DAY).survey() == all_of_two
+    assert await remove(spot) == all_of_two
+    assert await Retention(db, DAY).survey() == NOTHING
+    for table in ("params", "tags", "metrics"):
+        assert {row[0] for row in await execute(db, f"SELECT model_id FROM logged_model_{table}")} == {kept.id, late.id}
+    with pytest.raises(NotFound):
+        await models.get(CALLER, gone.id, deleted=True)
+    with pytest.raises(NotFound):
+        await experiments.get(CALLER, dropped.id)
+    assert (await models.get(CALLER, kept.id)).metrics != []
+    assert (await models.get(CALLER, late.id, deleted=True)).name == "late"
+    assert await files.read("MLmodel") == b"." * 100
+    left = [path for path in (tmp_path / "artifacts").rglob("*") if path.is_file() and path.stat().st_size == 100]
+    assert len(left) == 4
+
+
+async def test_a_model_of_an_experiment_that_is_restored_meanwhile_stays(
+    db: Database, local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spot = await place(db, local)
+    experiments = Experiments(db)
+    experiment = await experiments.create(CALLER, "restored")
+    model, files = await logged(spot, "stays", experiment.id)
+    await experiments.delete(CALLER, experiment.id)
+    await age(db, 2 * DAY)
+    extent = retention.extent_of_model
+
+    async def restored_first(*args: Any) -> Any:
+        await experiments.restore(CALLER, experiment.id)
+        return await extent(*args)
+
+    monkeypatch.setattr(retention, "extent_of_model", restored_first)
+    assert await remove(spot) == NOTHING
+    assert len((await LoggedModels(db).get(CALLER, model.id)).metrics) == 2
+    assert await files.read("MLmodel") == b"." * 100

@@ -141,8 +141,9 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
                 removal = await retention.survey()
         finally:
             await db.close()
+    things = [_count(removal.runs, "run"), *([_count(removal.models, "logged model")] if removal.models else ())]
     print(
-        f"{'removed' if for_good else 'to remove'}: {_count(removal.runs, 'run')} and "
+        f"{'removed' if for_good else 'to remove'}: {', '.join(things)} and "
         f"{_count(removal.experiments, 'experiment')}, with {_count(removal.points, 'point')} and "
         f"{_count(removal.files, 'file')} of {_size(removal.bytes)}"
     )
@@ -153,7 +154,7 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
     if removal.trouble is not None:
         print("files are left in the store; any server removes them later, and so does this command")
         raise removal.trouble
-    if not for_good and (removal.runs or removal.experiments):
+    if not for_good and (removal.runs or removal.models or removal.experiments):
         print("nothing is removed yet; the same with --yes removes it for good")
 
 

@@ -1,4 +1,5 @@
-"""Removes for good what was deleted long ago: runs with all they have, their files, and experiments that are empty.
+"""Removes for good what was deleted long ago: runs and logged models with all they have, their files, and experiments
+that are empty.
 
 It may be ended at any point and begun again, and servers may run beside it.
 """
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from penstock_server.blobs.store import Store
 from penstock_server.core.sweep import Sweeper
 from penstock_server.model.errors import PenstockError
+from penstock_server.model.logged_models import LoggedModelId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import retention
 from penstock_server.postgres.database import Connection, Database
@@ -30,6 +32,7 @@ class Removal:
     """
 
     runs: int = 0
+    models: int = 0
     experiments: int = 0
     points: int = 0
     files: int = 0
@@ -41,6 +44,14 @@ class Removal:
         """With what there is in them, and what stands on them."""
         self.versions += versions
         self.runs += runs
+        self._add(extent)
+
+    def add_model(self, extent: Extent) -> None:
+        """One logged model, with what there is in it."""
+        self.models += 1
+        self._add(extent)
+
+    def _add(self, extent: Extent) -> None:
         self.points += extent.points
         self.files += extent.files
         self.bytes += extent.bytes
@@ -61,6 +72,8 @@ class Retention:
             async for run_ids in self._runs(conn, before_ms):
                 versions = await retention.versions(conn, run_ids)
                 found.add(len(run_ids), await retention.extent(conn, run_ids), versions)
+            async for model_id in self._models(conn, before_ms):
+                found.add_model(await retention.extent_of_model(conn, model_id))
             found.experiments = len(await retention.experiments(conn, before_ms))
         return found
 
@@ -75,6 +88,10 @@ class Retention:
             async for run_ids in self._runs(conn, before_ms):
                 for run_id in run_ids:
                     await self._remove_run(conn, run_id, before_ms, removed)
+            async for model_id in self._models(conn, before_ms):
+                extent = await retention.extent_of_model(conn, model_id)
+                if await retention.remove_model(conn, model_id, before_ms):
+                    removed.add_model(extent)
             for experiment_id in await retention.experiments(conn, before_ms):
                 removed.experiments += await retention.drop_experiment(conn, experiment_id, before_ms)
         try:
@@ -98,3 +115,9 @@ class Retention:
         while page := await retention.runs(conn, before_ms, after, _PAGE):
             yield page
             after = page[-1]
+
+    async def _models(self, conn: Connection, before_ms: int) -> AsyncIterator[LoggedModelId]:
+        after: LoggedModelId | None = None
+        while page := await retention.models(conn, before_ms, after, _PAGE):
+            for after in page:
+                yield after

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
+from penstock_server.model.logged_models import LoggedModelId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import segments, sweep
 from penstock_server.postgres.clock import NOW_MS
@@ -103,6 +104,9 @@ async def mark(conn: Connection, run_id: RunId, before_ms: int) -> bool:
 # of metric_segments some MB. Who is still about to commit points holds its writer, so those go first.
 _BULKS = {
     "writers": 5_000,
+    "logged_model_metrics": 5_000,
+    "run_datasets": 5_000,
+    "run_models": 5_000,
     "metric_segments": 100,
     "metric_chunks": 500,
     "run_metrics": 5_000,
@@ -141,14 +145,69 @@ async def drop(conn: Connection, run_id: RunId) -> bool:
     return await conn.fetchval(_DROP, run_id) is not None
 
 
+# Those of a deleted experiment are as good as deleted. They are not restored, but with it.
+_MODEL_IS_OLD = """
+    (m.lifecycle = 2 AND m.deleted_ms < $1
+     OR EXISTS (SELECT FROM experiments e WHERE e.id = m.experiment_id AND e.lifecycle = 2 AND e.updated_ms < $1))
+"""
+_MODELS = f"""
+SELECT m.id FROM logged_models m WHERE ($2::uuid IS NULL OR m.id > $2) AND {_MODEL_IS_OLD} ORDER BY m.id LIMIT $3
+"""  # noqa: S608  # only constants are put together
+_MARK_MODEL = f"""
+UPDATE logged_models m SET lifecycle = 2, deleted_ms = least(m.deleted_ms, $1 - 1) WHERE m.id = $2 AND {_MODEL_IS_OLD}
+RETURNING m.id
+"""  # noqa: S608
+_EXTENT_OF_MODEL = """
+SELECT (SELECT count(*) FROM logged_model_metrics WHERE model_id = $1), count(*), coalesce(sum(size), 0)::bigint
+  FROM artifacts WHERE owner_id = $1
+"""
+_METRICS_OF_MODEL = """
+DELETE FROM logged_model_metrics
+ WHERE ctid = ANY (ARRAY (SELECT ctid FROM logged_model_metrics WHERE model_id = $1 LIMIT $2))
+"""
+_DROP_MODEL = "DELETE FROM logged_models WHERE id = $1 RETURNING id"
+
+
+async def models(conn: Connection, before_ms: int, after: LoggedModelId | None, limit: int) -> list[LoggedModelId]:
+    """Logged models that were deleted before that time, by themselves or with their experiment; behind `after`."""
+    return [row[0] for row in await conn.fetch(_MODELS, before_ms, after, limit)]
+
+
+async def extent_of_model(conn: Connection, model_id: LoggedModelId) -> Extent:
+    """Of a logged model."""
+    return Extent(*await conn.fetchrow(_EXTENT_OF_MODEL, model_id))
+
+
+async def remove_model(conn: Connection, model_id: LoggedModelId, before_ms: int) -> bool:
+    """Removes such a model, each statement a transaction, and leaves its files to the sweeper.
+
+    False when its experiment was restored meanwhile, or it is gone.
+    """
+    if await conn.fetchval(_MARK_MODEL, before_ms, model_id) is None:
+        return False
+    while _count(await conn.execute(_METRICS_OF_MODEL, model_id, _METRICS_AT_ONCE)) == _METRICS_AT_ONCE:
+        pass
+    await sweep.release(conn, [model_id])
+    async with conn.transaction():
+        dropped = await conn.fetchval(_DROP_MODEL, model_id) is not None
+        await sweep.release(conn, [model_id])  # of what was being entered
+    return dropped
+
+
+_METRICS_AT_ONCE = 5_000
+
 _DROP_EXPERIMENT = """
 DELETE FROM experiments e
  WHERE id = $1 AND lifecycle = 2 AND updated_ms < $2
    AND NOT EXISTS (SELECT FROM runs r WHERE r.workspace_id = e.workspace_id AND r.experiment_id = e.id)
+   AND NOT EXISTS (SELECT FROM logged_models m WHERE m.workspace_id = e.workspace_id AND m.experiment_id = e.id)
 RETURNING id
 """
 
 
 async def drop_experiment(conn: Connection, experiment_id: ExperimentId, before_ms: int) -> bool:
-    """Removes an experiment that has no runs. False when it has some, was restored meanwhile, or is gone."""
+    """Removes an experiment that has neither runs nor logged models.
+
+    False when it has some, was restored meanwhile, or is gone.
+    """
     return await conn.fetchval(_DROP_EXPERIMENT, experiment_id, before_ms) is not None
