@@ -161,7 +161,11 @@ def _check_metric(
 
 
 def _check_summary(tally: Tally, where: str, metric: points.Metric) -> None:
-    last = (int(metric.steps[-1]), int(metric.times_ms[-1]), float(metric.values[-1])) if len(metric.steps) else None
+    last = None
+    if len(metric.steps):
+        step, time_ms = metric.steps[-1], metric.times_ms[-1]
+        greatest = metric.values[(metric.steps == step) & (metric.times_ms == time_ms)].max()
+        last = (int(step), int(time_ms), float(greatest))
     real = (
         len(metric.values),
         last,

@@ -165,8 +165,8 @@ class _Tally:
     count: int
     mins: NDArray[np.float64]
     maxs: NDArray[np.float64]
-    last: tuple[int, int, int]  # step, time, arrival
-    last_values: NDArray[np.float64]
+    last: tuple[int, int]  # step, time
+    last_values: NDArray[np.float64]  # of each metric the greatest of those at `last`
 
 
 def growth(parts: Sequence[RunPart]) -> Growth | None:
@@ -186,25 +186,25 @@ def growth(parts: Sequence[RunPart]) -> Growth | None:
 
 def _tally(run_frames: Sequence[Frames]) -> dict[Shape, _Tally]:
     tallies: dict[Shape, _Tally] = {}
-    arrival = 0
     for frames in run_frames:
         for kind, chosen, matrix in _by_kind(frames):
             steps, times = (
                 (frames.steps, frames.times_ms) if chosen is None else (frames.steps[chosen], frames.times_ms[chosen])
             )
-            row = _last(steps, times)
-            last = (int(steps[row]), int(times[row]), arrival + (row if chosen is None else int(chosen[row])))
+            rows = _last(steps, times)
+            last, last_values = (int(steps[rows[0]]), int(times[rows[0]])), _greatest(matrix[rows])
             # fmin and fmax pass over NaN, and give it only where there is nothing else.
             mins, maxs = np.fmin.reduce(matrix), np.fmax.reduce(matrix)
             tally = tallies.get(kind)
             if tally is None:
-                tallies[kind] = _Tally(len(steps), mins, maxs, last, matrix[row])
+                tallies[kind] = _Tally(len(steps), mins, maxs, last, last_values)
                 continue
             tally.count += len(steps)
             tally.mins, tally.maxs = np.fmin(tally.mins, mins), np.fmax(tally.maxs, maxs)
-            if last >= tally.last:
-                tally.last, tally.last_values = last, matrix[row]
-        arrival += frames.count
+            if last == tally.last:
+                tally.last_values = _greatest(np.stack([tally.last_values, last_values]))
+            elif last > tally.last:
+                tally.last, tally.last_values = last, last_values
     return tallies
 
 
@@ -220,12 +220,22 @@ def _by_kind(frames: Frames) -> Iterable[tuple[Shape, NDArray[np.intp] | None, N
         yield kind, chosen, frames.values[offsets[chosen][:, None] + np.arange(len(kind))]
 
 
-def _last(steps: NDArray[np.int64], times: NDArray[np.int64]) -> int:
-    """Which frame is the last by (step, time, arrival)."""
+def _last(steps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Which frames are the last by (step, time)."""
     rows = np.flatnonzero(steps == steps.max())
     if len(rows) > 1:
         rows = rows[times[rows] == times[rows].max()]
-    return int(rows[-1])
+    return rows
+
+
+def _greatest(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each column the greatest. NaN counts as 0; beside another 0 it gives way to that."""
+    if len(matrix) == 1:
+        return matrix[0]
+    missing = np.isnan(matrix)
+    values = np.where(missing, 0.0, matrix)
+    greatest: NDArray[np.float64] = values.max(axis=0)
+    return np.where(((values == greatest) & ~missing).any(axis=0), greatest, np.nan)
 
 
 def _merge(tallies: dict[Shape, _Tally]) -> tuple[NDArray[np.generic], ...]:
@@ -239,8 +249,8 @@ def _merge(tallies: dict[Shape, _Tally]) -> tuple[NDArray[np.generic], ...]:
     mins = np.concatenate([tally.mins for tally in tallies.values()])
     maxs = np.concatenate([tally.maxs for tally in tallies.values()])
     if len(tallies) > 1:
-        arrivals = np.repeat([tally.last[2] for tally in tallies.values()], widths)
-        order = np.lexsort((arrivals, times, steps, ids))
+        missing = np.isnan(values)
+        order = np.lexsort((~missing, np.where(missing, 0.0, values), times, steps, ids))
         starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
         ends = np.append(starts[1:], len(ids)) - 1
         last = order[ends]

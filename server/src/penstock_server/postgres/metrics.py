@@ -58,8 +58,11 @@ class Growth:
 
 
 # PostgreSQL takes NaN for greater than every number: least() passes over it by itself, greatest() must be told to.
-# The last point is the greatest by (step, time), of equals the later arrival.
-_LATER = "m.count = 0 OR (v.last_step, v.last_time_ms) >= (m.last_step, m.last_time_ms)"
+# The last point is the greatest by (step, time, value), where NaN counts as 0 and gives way to another 0: so it is the
+# same in whatever order writers' points arrive, and the one that MLflow takes.
+_LATER = """m.count = 0
+    OR (v.last_step, v.last_time_ms, coalesce(nullif(v.last_value, 'NaN'), 0), v.last_value <> 'NaN')
+    >= (m.last_step, m.last_time_ms, coalesce(nullif(m.last_value, 'NaN'), 0), m.last_value <> 'NaN')"""
 _GROW = f"""
 UPDATE run_metrics m SET
     count        = m.count + v.count,
