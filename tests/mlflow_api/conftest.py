@@ -9,6 +9,9 @@ from asking import Asking
 
 from servers import ServerProcess
 
+# They run with MLflow's own package: test_stock_clients.py.
+collect_ignore = ["stock"]
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
