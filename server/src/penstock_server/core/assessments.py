@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock_server.model.access import Caller
+from penstock_server.model.errors import NotFound
 from penstock_server.model.limits import check_text
 from penstock_server.model.traces import (
     ID_LIMIT,
@@ -51,12 +53,13 @@ class Assessments:
         return changed
 
     async def delete(self, caller: Caller, trace_id: str, assessment_id: str) -> None:
-        """Takes one back; what it overrode is valid again. Deleting twice is fine."""
+        """Takes one back; what it overrode is valid again. One that is not there is fine, and so is its trace."""
         check_trace_id(trace_id)
         check_text("assessment_id", assessment_id, ID_LIMIT, empty=False)
         async with self._db.transaction() as conn:
-            trace = await assessments.locate(conn, caller.workspace_id, trace_id)
-            await assessments.drop(conn, trace, assessment_id)
+            with suppress(NotFound):
+                trace = await assessments.locate(conn, caller.workspace_id, trace_id)
+                await assessments.drop(conn, trace, assessment_id)
 
 
 def check(assessment: Assessment) -> Assessment:

@@ -21,6 +21,7 @@ ARTIFACTS = "mlflow.artifactLocation"
 SPANS = "mlflow.trace.spansLocation"
 HERE = "TRACKING_STORE"  # the value of SPANS: the server has them
 SIZES = "mlflow.trace.sizeStats"
+_EXPERIMENT = "MLFLOW_EXPERIMENT"
 _TOLD = "mlflow.trace.infoFinalized"
 
 # What answers cut values off at.
@@ -33,9 +34,14 @@ _DURATION = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s")
 
 def read(info: Arguments) -> Trace:
     """A trace as a client tells of it. Raises MlflowError."""
+    place = info.message("trace_location") or Arguments({})
+    if place.text("type", _EXPERIMENT) != _EXPERIMENT:
+        raise invalid(
+            f"Trace location type {place.text('type')[:100]} is none of this server: it has {_EXPERIMENT} alone"
+        )
     return Trace(
         trace_id=info.required("trace_id"),
-        experiment_id=experiment_of(info.message("trace_location") or Arguments({})),
+        experiment_id=experiment_of(place),
         request_ms=_time_ms(info, "request_time", 0),
         execution_ms=_duration_ms(info, "execution_duration"),
         state=state(info, "state"),
@@ -76,7 +82,7 @@ def shown(trace: Trace) -> dict[str, Any]:
     if trace.client_request_id is not None:
         answer["client_request_id"] = trace.client_request_id
     place = {"experiment_id": str(trace.experiment_id)}
-    answer["trace_location"] = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": place}
+    answer["trace_location"] = {"type": _EXPERIMENT, "mlflow_experiment": place}
     answer["request_time"] = shown_time(trace.request_ms)
     if trace.execution_ms is not None:
         answer["execution_duration"] = _shown_duration(trace.execution_ms)
@@ -118,8 +124,8 @@ def read_assessment(said: Arguments, assessment_id: str = "") -> Assessment:
         name=said.text("assessment_name"),
         value=value,
         error=error,
-        source_type=source.text("source_type", "CODE"),
-        source_id=source.text("source_id", "default"),
+        source_type=source.text("source_type", "SOURCE_TYPE_UNSPECIFIED"),
+        source_id=source.text("source_id"),
         created_ms=created_ms,
         updated_ms=_time_ms(said, "last_update_time", created_ms),
         rationale=said.optional("rationale"),
@@ -153,7 +159,7 @@ def shown_assessment(trace_id: str, said: Assessment) -> dict[str, Any]:
         "assessment_id": said.assessment_id,
         "assessment_name": said.name,
         "trace_id": trace_id,
-        "source": {"source_type": said.source_type, "source_id": said.source_id},
+        "source": {"source_type": said.source_type} | ({"source_id": said.source_id} if said.source_id else {}),
         "create_time": shown_time(said.created_ms),
         "last_update_time": shown_time(said.updated_ms),
     }

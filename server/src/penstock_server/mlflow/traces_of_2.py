@@ -41,6 +41,7 @@ class OldTraceEndpoints:
             state=TraceState.IN_PROGRESS,
             tags=arguments.pairs("tags"),
             metadata=arguments.pairs("request_metadata"),
+            told=False,  # all of it, yet
         )
         return {"trace_info": _shown(await self._traces.put(caller, trace))}
 
@@ -71,11 +72,9 @@ def _shown(trace: Trace) -> dict[str, Any]:
         "request_id": trace.trace_id,
         "experiment_id": str(trace.experiment_id),
         "timestamp_ms": trace.request_ms,
+        "execution_time_ms": trace.execution_ms or 0,
+        "status": _UNSPECIFIED if trace.state is TraceState.STATE_UNSPECIFIED else trace.state.name,
     }
-    if trace.execution_ms is not None:
-        answer["execution_time_ms"] = trace.execution_ms
-    unspecified = trace.state is TraceState.STATE_UNSPECIFIED
-    answer["status"] = _UNSPECIFIED if unspecified else trace.state.name
     for name, texts in (
         ("request_metadata", trace_infos.shown_metadata(trace)),
         ("tags", trace_infos.shown_tags(trace)),

@@ -92,8 +92,8 @@ class Assessment:
 class Trace:
     """One request of an application, without its spans. Times are ms since 1970.
 
-    `artifact_location` is its experiment's. `told` says that its client has told of it; else all follows from its
-    spans.
+    `artifact_location` is its experiment's. `told` says that its client has told all of it; else times and the like
+    follow from its spans, too.
     """
 
     trace_id: str

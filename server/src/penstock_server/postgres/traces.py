@@ -23,17 +23,17 @@ _PUT = f"""
 WITH put AS (
     INSERT INTO traces AS t (workspace_id, experiment_id, trace_id, request_ms, execution_ms, state, told,
                              client_request_id, request_preview, response_preview, tags, metadata)
-    SELECT e.workspace_id, e.id, $3, $4, $5, $6, true, $7, $8, $9, $10::jsonb, $11::jsonb
+    SELECT e.workspace_id, e.id, $3, $4, $5, $6, $7, $8, $9, $10, $11::jsonb, $12::jsonb
       FROM experiments e WHERE e.workspace_id = $1 AND e.id = $2 AND e.lifecycle = 1
     ON CONFLICT (workspace_id, trace_id) DO UPDATE SET
         experiment_id = excluded.experiment_id, request_ms = excluded.request_ms,
-        execution_ms = excluded.execution_ms, state = excluded.state, told = true,
+        execution_ms = excluded.execution_ms, state = excluded.state, told = t.told OR excluded.told,
         client_request_id = excluded.client_request_id,
         request_preview = coalesce(excluded.request_preview, t.request_preview),
         response_preview = coalesce(excluded.response_preview, t.response_preview),
         tags = t.tags || excluded.tags, metadata = t.metadata || excluded.metadata
     RETURNING id, xmax = 0 AS fresh),
-said AS ({assessments.put_statement("put.id", "put, ", 12)})
+said AS ({assessments.put_statement("put.id", "put, ", 13)})
 SELECT put.fresh, e.artifact_location FROM put, experiments e WHERE e.id = $2
 """  # noqa: S608  # only constants are put together
 
@@ -51,6 +51,7 @@ async def put(conn: Connection, workspace_id: WorkspaceId, trace: Trace) -> tupl
         trace.request_ms,
         trace.execution_ms,
         trace.state.name,
+        trace.told,
         trace.client_request_id,
         trace.request_preview,
         trace.response_preview,
