@@ -44,10 +44,12 @@ from penstock_server.core.uploads import Uploads
 from penstock_server.http import pages
 from penstock_server.http.server import Server as HttpServer
 from penstock_server.ingest.ingest import Ingest
+from penstock_server.mlflow.artifacts import ArtifactEndpoints, ProxyEndpoints
 from penstock_server.mlflow.assessments import AssessmentEndpoints
 from penstock_server.mlflow.datasets import DatasetEndpoints
 from penstock_server.mlflow.door import Door
 from penstock_server.mlflow.experiments import ExperimentEndpoints
+from penstock_server.mlflow.files import Files
 from penstock_server.mlflow.logged_models import LoggedModelEndpoints
 from penstock_server.mlflow.metrics import MetricEndpoints
 from penstock_server.mlflow.model_versions import ModelVersionEndpoints
@@ -56,6 +58,7 @@ from penstock_server.mlflow.registered_models import RegisteredModelEndpoints
 from penstock_server.mlflow.runs import RunEndpoints
 from penstock_server.mlflow.traces import TraceEndpoints
 from penstock_server.mlflow.traces_of_2 import OldTraceEndpoints
+from penstock_server.model.artifacts import S3Root
 from penstock_server.model.errors import PenstockError, Unavailable
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
@@ -96,6 +99,7 @@ class _State:
     stopping: bool = False
     store: Watched | None = None
     door: Door | None = None  # MLflow's, once there is a database
+    files: Files | None = None  # of MLflow's clients
 
     def unready(self) -> str | None:
         """The reason that /ready gives."""
@@ -132,7 +136,15 @@ async def serve(
         settings.max_message_bytes, shared=metrics_dir is not None, artifacts_only=settings.artifacts_only
     )
     loopback = settings.http_address.loopback
-    app = pages.app(state.unready, state.store_problem, lambda: state.door, metrics_dir, loopback=loopback)
+    app = pages.app(
+        state.unready,
+        state.store_problem,
+        lambda: state.door,
+        lambda: state.files,
+        metrics_dir,
+        loopback=loopback,
+        signed=signed(settings),
+    )
     http_server = HttpServer(app, http_sockets)
     http_address = ports.bound(http_sockets, settings.http_address)
     grpc_address = Address(settings.grpc_address.host, grpc_server.bind(str(settings.grpc_address)))
@@ -189,6 +201,11 @@ def resume_ms(settings: Settings) -> int:
     return round(settings.artifacts_resume_hours * 3_600_000)
 
 
+def signed(settings: Settings) -> bool:
+    """Whether clients read and write the artifacts' store themselves, at addresses that we sign."""
+    return settings.artifacts_mode == "direct" and isinstance(settings.store, S3Root)
+
+
 def s3_options(settings: Settings) -> S3Options:
     """What the settings say of S3."""
     return S3Options(
@@ -230,7 +247,10 @@ async def _work(
         datasets, logged_models = Datasets(db), LoggedModels(db)
         registry, versions = Registry(db), ModelVersions(db)
         traces = Traces(db, sweeper.nudge)
+        proxy = ProxyEndpoints(artifacts, uploads, signed=signed(settings))
         endpoints = chain(
+            proxy,
+            ArtifactEndpoints(artifacts, runs),
             AssessmentEndpoints(Assessments(db)),
             TraceEndpoints(traces, artifacts),
             OldTraceEndpoints(traces),
@@ -252,7 +272,8 @@ async def _work(
             "MetricService": MetricService(metrics, Streams(db, ingest, runs), limit),
         }
         grpc_server.register(access, servicers)
-        state.door = None if settings.artifacts_only else door
+        state.door = Door(access, proxy) if settings.artifacts_only else door
+        state.files = Files(access, artifacts, uploads, versions)
         async with aclosing(uploads), asyncio.TaskGroup() as group:
             background = [
                 group.create_task(_watch(state, db, ingest, grpc_server, announce), name="readiness"),
@@ -269,7 +290,7 @@ async def _work(
             stop.started()
             await stop.wait()
             state.stopping = True
-            state.door = None
+            state.door = state.files = None
             await grpc_server.set_ready(ready=False)
             await _drain(settings, ingest, (changes, events), grpc_server)
             for task in background:

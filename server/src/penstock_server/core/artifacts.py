@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import structlog
 
@@ -94,6 +94,13 @@ class Artifacts:
             await model_sources.leave_artifact(conn, caller, owner, path, force=force)
         self._nudge()
         return deleted
+
+    async def delete_all(self, caller: Caller, owner: Owner, *, force: bool = False) -> None:
+        """Deletes all artifacts of an owner, one by one. Raises as `delete` does."""
+        while found := (await self.list(caller, owner))[0]:
+            for artifact in found:
+                with suppress(NotFound):
+                    await self.delete(caller, owner, artifact.path, force=force)
 
     async def download(
         self, caller: Caller, owner: Owner, path: str, offset: int = 0, length: int = 0, sha256: bytes = b""

@@ -1,4 +1,7 @@
-"""Files that clients bring to the store themselves: they are told where, and say when they have."""
+"""Files that clients bring to the store themselves: they are told where, and say when they have.
+
+Of what neither size nor digest are told, clients cut it as they like, and it is read once when they have brought it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from penstock_server.core import wholes
 from penstock_server.core.following import Followed, Following
 from penstock_server.core.ledger import Ledger
 from penstock_server.model.access import Caller
-from penstock_server.model.artifacts import Artifact, Part, UploadId, check_sha256
+from penstock_server.model.artifacts import PARTS_MOST, Artifact, Part, UploadId, check_sha256, check_size
 from penstock_server.model.errors import (
     ContentMismatch,
     InvalidArgument,
@@ -60,7 +63,7 @@ class Direct:
             if upload is None or upload.token is None:
                 raise UploadGone(upload_id.hex)
             await uploads.touch(conn, upload)
-        most = len(_sizes(upload))
+        most = PARTS_MOST if upload.size is None else len(_sizes(upload))
         if not 1 <= first <= most - count + 1:
             raise InvalidArgument("first", f"{first} to {first + count - 1} is not within the parts, 1 to {most}")
         return [
@@ -92,19 +95,20 @@ class Direct:
         if upload is None or upload.token is None:
             raise UploadGone(upload_id.hex)
         is_file = self._store.file_uri(upload.token) is not None
-        if not is_file and not sha256:
+        if not is_file and not sha256 and upload.size is not None:
             raise InvalidArgument("sha256", "must be told: the bytes have not come by this server")
         parts = [] if is_file else _parts(upload, etags)
         followed = await self._following.take(upload.token) if is_file else None
         try:
-            await wholes.complete(self._store, upload, upload.token, upload.size or 0, parts)
+            await wholes.complete(self._store, upload, upload.token, upload.size, parts)
             size = await self._store.size(upload.key)
-            if size != upload.size:
+            if size is None or size != (size if upload.size is None else upload.size):
                 raise ContentMismatch("size", f"{upload.size} bytes were told of {upload.path!r}; there are {size}")
-            found = await self._digest(upload, followed, sha256) if is_file else sha256
+            looked_at = is_file or not sha256
+            found = await self._digest(upload, check_size(size), followed, sha256) if looked_at else sha256
             if found != (sha256 or found):
                 raise wholes.mismatch(upload.path)
-            artifact = await self._ledger.complete(Complete(upload, upload.size or 0, found, caller if force else None))
+            artifact = await self._ledger.complete(Complete(upload, size, found, caller if force else None))
         except UploadGone:
             async with self._db.connection() as conn:
                 done = await uploads.made_of(conn, ref, upload_id)
@@ -129,9 +133,8 @@ class Direct:
         """Ends what runs in the background."""
         await self._following.close()
 
-    async def _digest(self, upload: Upload, followed: Followed | None, sha256: bytes) -> bytes:
-        """Of a file that a client has written. What was found while it grew is believed when it is what was told."""
-        size = upload.size or 0
+    async def _digest(self, upload: Upload, size: int, followed: Followed | None, sha256: bytes) -> bytes:
+        """Of what a client has written. What was found while it grew is believed when it is what was told."""
         if followed is not None:
             await self._store.hash(upload.key, followed.digest, followed.end, size)
             if followed.digest.digest() == sha256:
@@ -146,7 +149,7 @@ def _sizes(upload: Upload) -> list[int]:
 
 
 def _parts(upload: Upload, etags: Sequence[tuple[int, str]]) -> list[Part]:
-    sizes = _sizes(upload)
+    sizes = _sizes(upload) if upload.size is not None else [0] * len(etags)  # the client has cut it
     if [number for number, _ in etags] != list(range(1, len(sizes) + 1)):
         raise InvalidArgument("parts", f"must be all {len(sizes)}, in turn from 1")
     return [

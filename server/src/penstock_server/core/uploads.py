@@ -110,6 +110,18 @@ class Uploads:
             return Plan(claimed)
         return await self._direct.plan(artifact, claimed) if self._direct else Plan(artifact, claimed)
 
+    async def begin_parts(self, caller: Caller, new: NewUpload) -> Upload:
+        """Begins an upload that goes straight to the store in parts of the client's own size: see Direct.
+
+        Raises FailedPrecondition as `begin`, and when nothing goes straight to the store.
+        """
+        direct = self.direct
+        claimed = await self._ledger.claim(caller.workspace_id, _checked(replace(new, size=None, sha256=b"")))
+        assert isinstance(claimed, Upload)  # what has no digest repeats nothing
+        plan = await direct.plan(None, claimed)
+        assert plan.upload is not None
+        return plan.upload
+
     async def receive(
         self, caller: Caller, new: NewUpload, data: bytes, contents: AsyncIterator[Bytes | Trailer]
     ) -> Artifact:

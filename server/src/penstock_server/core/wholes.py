@@ -32,16 +32,17 @@ async def begin(db: Database, store: Store, upload: Upload) -> str:
     return token
 
 
-async def complete(store: Store, upload: Upload, token: str | None, size: int, parts: Sequence[Part]) -> bool:
+async def complete(store: Store, upload: Upload, token: str | None, size: int | None, parts: Sequence[Part]) -> bool:
     """Has the store put the parts together. Whether that was done before: then what is there must be looked at.
 
-    Raises UploadGone.
+    Raises UploadGone. `size`: None where it is not known.
     """
     assert token is not None
     try:
         await store.complete(upload.key, token, parts)
     except UploadGone:
-        if await store.size(upload.key) == size:
+        there = await store.size(upload.key)
+        if there is not None and size in (None, there):
             return True
         raise UploadGone(upload.id.hex) from None
     return False

@@ -22,8 +22,12 @@ BODY_LIMIT = 64 << 20
 _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
 
-def routes(open_door: Callable[[], Door | None]) -> list[BaseRoute]:
-    """The routes. `open_door` is None as long as the server is not ready."""
+def routes(open_door: Callable[[], Door | None], *, signed: bool) -> list[BaseRoute]:
+    """The routes. `open_door` is None as long as the server is not ready.
+
+    `signed`: clients read and write the artifacts' store themselves, at addresses that are signed for them.
+    """
+    capabilities = _CAPABILITIES | {"multipart_uploads_enabled": signed, "multipart_downloads_enabled": signed}
 
     class Answer:
         """Takes requests as ASGI has them: half of what Starlette makes of one is not looked at here."""
@@ -45,7 +49,7 @@ def routes(open_door: Callable[[], Door | None]) -> list[BaseRoute]:
         return PlainTextResponse(SPEAKS)
 
     async def server_info(_: Request) -> Response:
-        return Response(orjson.dumps(_CAPABILITIES), media_type="application/json")
+        return Response(orjson.dumps(capabilities), media_type="application/json")
 
     return [
         Route("/version", version),
@@ -63,8 +67,6 @@ _CAPABILITIES = {
     "store_type": "SqlStore",
     "workspaces_enabled": False,
     "trace_archival_enabled": False,
-    "multipart_uploads_enabled": False,
-    "multipart_downloads_enabled": False,
     "presigned_upload_run_id_supported": False,
     "presigned_upload_model_id_supported": False,
     "features_enabled": {"gateway": False},

@@ -14,23 +14,27 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from penstock_server.http import mlflow
+from penstock_server.http import mlflow, mlflow_artifacts
 from penstock_server.http.origin import Guard
 from penstock_server.mlflow.door import Door
+from penstock_server.mlflow.files import Files
 
 
 def app(
     unready: Callable[[], str | None],
     store_problem: Callable[[], str | None],
     open_door: Callable[[], Door | None],
+    open_files: Callable[[], Files | None],
     metrics_dir: Path | None,
     *,
     loopback: bool,
+    signed: bool,
 ) -> Starlette:
     """The pages. `unready` says why the server is not ready, None when it is; `store_problem` what is wrong with the
-    artifacts' store; `open_door` is what answers MLflow's clients, None as long as nothing can; `metrics_dir` is where
-    the worker processes of one server put their numbers, None when there is one process; `loopback` says that only this
-    machine can reach the server.
+    artifacts' store; `open_door` and `open_files` are what answers MLflow's clients, None as long as nothing can;
+    `metrics_dir` is where the worker processes of one server put their numbers, None when there is one process;
+    `loopback` says that only this machine can reach the server, and `signed` that MLflow's clients read and write the
+    artifacts' store themselves.
     """
 
     async def health(_: Request) -> Response:
@@ -49,7 +53,8 @@ def app(
 
     ours = [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
     guard = Middleware(Guard, loopback=loopback)
-    return Starlette(routes=[*ours, *mlflow.routes(open_door)], middleware=[guard])
+    theirs = [*mlflow_artifacts.routes(open_files), *mlflow.routes(open_door, signed=signed)]
+    return Starlette(routes=[*ours, *theirs], middleware=[guard])
 
 
 def _registry(metrics_dir: Path | None) -> CollectorRegistry:

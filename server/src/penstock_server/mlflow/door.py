@@ -24,6 +24,7 @@ from penstock_server.model.runs import USER_LIMIT
 
 log = structlog.get_logger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request as it came. `path` begins with `/` and is percent-decoded; `headers` have lower-case names."""
@@ -52,7 +53,8 @@ Answer = Mapping[str, Any] | bytes | Reply
 class Endpoint:
     """One method and path, such as ``POST 2.0/mlflow/runs/create``, and who answers it.
 
-    `{name}` in the path is an argument. What it needs is `permission` on the resource that the argument `named` names.
+    `{name}` in the path is an argument, and `{name:path}` one that may have `/` in it. What it needs is `permission` on
+    the resource that the argument `named` names.
     """
 
     method: str
@@ -89,7 +91,8 @@ class Door:
         self._patterns: dict[str, tuple[re.Pattern[str], dict[str, Endpoint]]] = {}
         for endpoint in endpoints:
             if "{" in endpoint.path:
-                pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", endpoint.path))
+                path = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", endpoint.path)
+                pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path), re.DOTALL)
                 methods = self._patterns.setdefault(endpoint.path, (pattern, {}))[1]
             else:
                 methods = self._plain.setdefault(endpoint.path, {})

@@ -1,4 +1,4 @@
-"""Artifacts, the files of runs and the like: what a path may be, where in the store one lies, how its root is written."""
+"""Artifacts, the files of runs and the like: what a path may be, where in the store one lies, how its root is told."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MEDIA_TYPES = {
     "yaml": "application/yaml",
     "yml": "application/yaml",
 }
-_TEXTS = ("AUTHORS", "CHANGELOG", "DOCKERFILE", "LICENSE", "MAKEFILE", "NOTICE", "README")
+_TEXTS = ("AUTHORS", "CHANGELOG", "DOCKERFILE", "LICENSE", "MAKEFILE", "MLMODEL", "MLPROJECT", "NOTICE", "README")
 _CODINGS = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 MIB = 1 << 20
