@@ -236,8 +236,14 @@ def test_nested(ask: Asking, server: ServerProcess) -> None:
     assert (tags["mlflow.parentRunId"], tags["mlflow.user"]) == (parent, "ann")
     assert (tags["mlflow.source.name"], tags["mlflow.source.git.commit"]) == ("t.py", "c0")
     for value, expected in ((parent, {child, ours}), (_NOBODY, {orphan}), ("any text", {odd})):
-        found = ask.ok("runs/search", experiment_ids=["0"], filter=f"tags.mlflow.parentRunId = '{value}'")
-        assert {run["info"]["run_id"] for run in found["runs"]} == expected
+        assert _children(ask, value) == expected
+    ask.ok("runs/set-tag", run_id=ours, key="mlflow.parentRunId", value=odd)
+    assert (_children(ask, parent), _children(ask, odd)) == ({child}, {ours})
+
+
+def _children(ask: Asking, parent: str) -> set[str]:
+    answer = ask.ok("runs/search", experiment_ids=["0"], filter=f"tags.mlflow.parentRunId = '{parent}'")
+    return {run["info"]["run_id"] for run in answer.get("runs", [])}
 
 
 def _model(run_id: str, path: str, **more: Any) -> dict[str, Any]:

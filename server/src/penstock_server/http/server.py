@@ -17,7 +17,15 @@ class Server:
         self._sockets = sockets
         self._uvicorn = _Uvicorn(
             uvicorn.Config(
-                app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=2
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=2,
+                # Longer than a training takes between two things that it logs: a connection that closes just as a
+                # request is sent costs the client another try.
+                timeout_keep_alive=75,
             )
         )
 

@@ -23,7 +23,6 @@ from penstock_server.model.search_tree import (
     Order,
     Presence,
     Query,
-    Type,
 )
 
 # As MLflow has them where nothing is said.
@@ -84,8 +83,6 @@ def _either(leaf: Comparison | Membership | Presence, column: Field) -> Conditio
     of_column = replace(leaf, field=column)
     if isinstance(leaf, Presence):
         return Or((leaf, of_column)) if leaf.present else And((leaf, of_column))
-    if column.type is Type.RUN_ID:  # kept as both, and found by index in both
-        return Or((leaf, of_column))
     return Or((leaf, And((Presence(leaf.field, present=False), of_column))))
 
 
