@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from uploading import execute, place
 
+from penstock_server.blobs import Store
 from penstock_server.core.assessments import Assessments
 from penstock_server.core.experiments import Experiments
+from penstock_server.core.retention import Removal, Retention
 from penstock_server.core.traces import Told, Traces
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.errors import InvalidArgument, InvalidFilter, InvalidPageToken, NotActive, NotFound
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT as HERE
+from penstock_server.model.owners import parse_owner
 from penstock_server.model.search import parse_traces
 from penstock_server.model.traces import VALUE_LIMIT, Assessment, AssessmentKind, Span, SpanStatus, Trace, TraceState
 from penstock_server.postgres.database import Database
@@ -279,3 +284,29 @@ async def test_an_assessment_is_changed(filled: Traces, db: Database) -> None:
         await assessments.get(CALLER, named(1), "a-9")
     with pytest.raises(NotFound):
         await assessments.create(CALLER, named(1), said(assessment_id="a-3", overrides="a-9"))
+
+
+async def test_files_go_with_their_trace_and_traces_with_their_experiment(
+    db: Database, local: Store, traces: Traces, tmp_path: Path
+) -> None:
+    experiments = Experiments(db)
+    gone = (await experiments.create(CALLER, "gone")).id
+    spot = await place(db, local)
+    for number, experiment_id in ((1, gone), (2, HERE), (3, HERE)):
+        await traces.put(CALLER, trace(number, experiment_id=experiment_id, assessments=[said()]))
+        await traces.add_spans(CALLER, experiment_id, [span(number)], {})
+        files = spot.another()
+        files.owner = parse_owner(named(number))
+        await files.upload("traces.json", b"." * 100)
+    kept = files
+    await traces.delete(CALLER, HERE, trace_ids=[named(2)])
+    await experiments.delete(CALLER, gone)
+    await execute(db, "UPDATE experiments SET updated_ms = updated_ms - 172800000")
+    all_of_one = Removal(traces=1, experiments=1, files=1, bytes=100)
+    assert await Retention(db, 86_400_000).survey() == all_of_one
+    assert await Retention(db, 86_400_000).remove(local, 1) == all_of_one
+    assert [each.trace_id for each in await traces.get_many(CALLER, [named(n) for n in (1, 2, 3)])] == [named(3)]
+    assert [row[0] for row in await execute(db, "SELECT count(*) FROM trace_spans")] == [1]
+    assert await kept.read("traces.json") == b"." * 100
+    left = [path for path in (tmp_path / "artifacts").rglob("traces.json") if path.is_file()]
+    assert len(left) == 1

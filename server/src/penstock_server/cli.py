@@ -142,6 +142,7 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
         finally:
             await db.close()
     things = [_count(removal.runs, "run"), *([_count(removal.models, "logged model")] if removal.models else ())]
+    things += [_count(removal.traces, "trace")] if removal.traces else []
     print(
         f"{'removed' if for_good else 'to remove'}: {', '.join(things)} and "
         f"{_count(removal.experiments, 'experiment')}, with {_count(removal.points, 'point')} and "

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from penstock_server.blobs.store import Store
 from penstock_server.core.sweep import Sweeper
 from penstock_server.model.errors import PenstockError
+from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.logged_models import LoggedModelId
 from penstock_server.model.runs import RunId
 from penstock_server.postgres import retention
@@ -33,6 +34,7 @@ class Removal:
 
     runs: int = 0
     models: int = 0
+    traces: int = 0
     experiments: int = 0
     points: int = 0
     files: int = 0
@@ -49,6 +51,11 @@ class Removal:
     def add_model(self, extent: Extent) -> None:
         """One logged model, with what there is in it."""
         self.models += 1
+        self._add(extent)
+
+    def add_traces(self, traces: int, extent: Extent) -> None:
+        """Traces of an experiment, with what there is in them."""
+        self.traces += traces
         self._add(extent)
 
     def _add(self, extent: Extent) -> None:
@@ -74,7 +81,9 @@ class Retention:
                 found.add(len(run_ids), await retention.extent(conn, run_ids), versions)
             async for model_id in self._models(conn, before_ms):
                 found.add_model(await retention.extent_of_model(conn, model_id))
-            found.experiments = len(await retention.experiments(conn, before_ms))
+            for experiment_id in await retention.experiments(conn, before_ms):
+                found.add_traces(*await retention.extent_of_traces(conn, experiment_id))
+                found.experiments += 1
         return found
 
     async def remove(self, store: Store, resume_ms: int) -> Removal:
@@ -93,6 +102,7 @@ class Retention:
                 if await retention.remove_model(conn, model_id, before_ms):
                     removed.add_model(extent)
             for experiment_id in await retention.experiments(conn, before_ms):
+                await self._remove_traces(conn, experiment_id, before_ms, removed)
                 removed.experiments += await retention.drop_experiment(conn, experiment_id, before_ms)
         try:
             await Sweeper(self._db, store, resume_ms).sweep()
@@ -109,6 +119,14 @@ class Retention:
             dropped = await retention.drop(conn, run_id)
         if dropped:
             removed.add(1, extent, versions)
+
+    async def _remove_traces(
+        self, conn: Connection, experiment_id: ExperimentId, before_ms: int, removed: Removal
+    ) -> None:
+        traces, extent = await retention.extent_of_traces(conn, experiment_id)
+        while await retention.remove_traces(conn, experiment_id, before_ms, _PAGE) == _PAGE:
+            pass
+        removed.add_traces(traces, extent)
 
     async def _runs(self, conn: Connection, before_ms: int) -> AsyncIterator[list[RunId]]:
         after: RunId | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from penstock_server.model.experiments import DEFAULT_EXPERIMENT, ExperimentId
 from penstock_server.model.logged_models import LoggedModelId
 from penstock_server.model.runs import RunId
-from penstock_server.postgres import segments, sweep
+from penstock_server.postgres import segments, sweep, traces
 from penstock_server.postgres.clock import NOW_MS
 from penstock_server.postgres.database import Connection
 
@@ -196,17 +196,41 @@ async def remove_model(conn: Connection, model_id: LoggedModelId, before_ms: int
 
 _METRICS_AT_ONCE = 5_000
 
+_EXTENT_OF_TRACES = """
+SELECT count(DISTINCT t.id), 0::bigint, count(a.path), coalesce(sum(a.size), 0)::bigint
+  FROM experiments e JOIN traces t ON t.workspace_id = e.workspace_id AND t.experiment_id = e.id
+  LEFT JOIN artifacts a ON a.owner_id = t.id
+ WHERE e.id = $1
+"""
+
+
+async def extent_of_traces(conn: Connection, experiment_id: ExperimentId) -> tuple[int, Extent]:
+    """How many traces an experiment has, and what there is in them."""
+    traces, *extent = await conn.fetchrow(_EXTENT_OF_TRACES, experiment_id)
+    return traces, Extent(*extent)
+
+
+async def remove_traces(conn: Connection, experiment_id: ExperimentId, before_ms: int, limit: int) -> int:
+    """Removes traces of an experiment that was deleted before that time, and leaves their files to the sweeper."""
+    async with conn.transaction():
+        gone = await traces.drop_of_deleted(conn, experiment_id, before_ms, limit)
+        if gone:
+            await sweep.release(conn, gone)
+    return len(gone)
+
+
 _DROP_EXPERIMENT = """
 DELETE FROM experiments e
  WHERE id = $1 AND lifecycle = 2 AND updated_ms < $2
    AND NOT EXISTS (SELECT FROM runs r WHERE r.workspace_id = e.workspace_id AND r.experiment_id = e.id)
    AND NOT EXISTS (SELECT FROM logged_models m WHERE m.workspace_id = e.workspace_id AND m.experiment_id = e.id)
+   AND NOT EXISTS (SELECT FROM traces t WHERE t.workspace_id = e.workspace_id AND t.experiment_id = e.id)
 RETURNING id
 """
 
 
 async def drop_experiment(conn: Connection, experiment_id: ExperimentId, before_ms: int) -> bool:
-    """Removes an experiment that has neither runs nor logged models.
+    """Removes an experiment that has neither runs nor logged models nor traces.
 
     False when it has some, was restored meanwhile, or is gone.
     """
