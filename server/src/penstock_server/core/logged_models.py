@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from penstock_server.core import model_sources
 from penstock_server.model import pages, search
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import InvalidArgument, NotFound, ParamChanged
@@ -91,11 +92,19 @@ class LoggedModels:
                 raise _missing(model_id)
             return await _load_one(conn, caller, model_id, deleted=True)
 
-    async def delete(self, caller: Caller, model_id: LoggedModelId) -> None:
-        """Marks a model deleted, which cannot be taken back. Deleting twice is fine. Raises NotFound."""
-        async with self._db.transaction() as conn:
-            if not await logged_models.delete(conn, caller.workspace_id, model_id):
+    async def delete(self, caller: Caller, model_id: LoggedModelId, *, force: bool = False) -> None:
+        """Marks a model deleted, which cannot be taken back. Deleting twice is fine. Raises NotFound.
+
+        Raises FailedPrecondition when versions of registered models stand on it, unless `force`.
+        """
+        async with self._db.waiting() as conn:
+            if force:
+                await model_sources.lock_models_of_logged_model(conn, caller, model_id)
+            was_active = await logged_models.delete(conn, caller.workspace_id, model_id)
+            if was_active is None:
                 raise _missing(model_id)
+            if was_active:
+                await model_sources.leave_logged_model(conn, caller, model_id, force=force)
 
     async def set_tags(self, caller: Caller, model_id: LoggedModelId, tags: Mapping[str, str]) -> None:
         """Sets tags of a model, replacing those of the same key. Raises NotFound."""

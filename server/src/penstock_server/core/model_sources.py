@@ -11,7 +11,7 @@ from penstock_server.model.artifacts import check_directory
 from penstock_server.model.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.logged_models import format_model_id
-from penstock_server.model.owners import Owner, of_run
+from penstock_server.model.owners import Owner, OwnerKind, of_run
 from penstock_server.model.registry import (
     EventKind,
     Happening,
@@ -157,13 +157,13 @@ async def leave_artifact(conn: Connection, caller: Caller, owner: Owner, path: s
     On what is at the path, in it, or on a directory that it is in.
     """
     found = await model_sources.on_artifact(conn, caller.workspace_id, owner, path)
-    await _leave(conn, caller, found, "artifact", {"path": path}, f"artifact {path!r}", force=force)
+    await _leave(conn, caller, found, "artifact", {**_whose(owner), "path": path}, f"artifact {path!r}", force=force)
 
 
 async def replace_artifact(conn: Connection, caller: Caller, owner: Owner, path: str, sha256: bytes) -> None:
     """Call it with the owner's files held, once others bytes than before, of that digest, are at the path by force."""
     found = await model_sources.on_artifact(conn, caller.workspace_id, owner, path)
-    told = {"path": path, "sha256": sha256.hex()}
+    told = {**_whose(owner), "path": path, "sha256": sha256.hex()}
     await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=True)
 
 
@@ -225,3 +225,7 @@ async def _leave(
 
 def _run(standing: Standing) -> dict[str, str]:
     return {"run_id": format_run_id(standing.run_id)} if standing.run_id else {}
+
+
+def _whose(owner: Owner) -> dict[str, str]:
+    return {"logged_model_id": str(owner)} if owner.kind is OwnerKind.LOGGED_MODEL else {}

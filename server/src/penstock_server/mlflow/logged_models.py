@@ -97,7 +97,8 @@ class LoggedModelEndpoints:
         return {"model": shown(await self._models.finalize(caller, model_id, status))}
 
     async def _delete(self, caller: Caller, arguments: Arguments) -> Answer:
-        await self._models.delete(caller, _model_id(arguments))
+        # Clients have no word for force; what models' versions lose is told in the registry's history.
+        await self._models.delete(caller, _model_id(arguments), force=True)
         return {}
 
     async def _set_tags(self, caller: Caller, arguments: Arguments) -> Answer:

@@ -95,13 +95,12 @@ class ModelVersionEndpoints:
         return {"artifact_uri": version_sources.location(version, home)}
 
     async def _set_tag(self, caller: Caller, arguments: Arguments) -> Answer:
-        name, key = arguments.required("name"), arguments.required("key")
-        check_key("tag key", key)
+        name, key = arguments.required("name"), check_key("tag key", arguments.required("key"))
         await self._versions.set_tags(caller, name, number(arguments, name), {key: arguments.text("value")})
         return {}
 
     async def _delete_tag(self, caller: Caller, arguments: Arguments) -> Answer:
-        name, key = arguments.required("name"), arguments.required("key")
+        name, key = arguments.required("name"), check_key("tag key", arguments.required("key"))
         with absent_is_deleted("tag"):
             await self._versions.delete_tags(caller, name, number(arguments, name), [key])
         return {}

@@ -79,12 +79,12 @@ class RegisteredModelEndpoints:
         return pages.page("model_versions", map(model_versions.shown, found))
 
     async def _set_tag(self, caller: Caller, arguments: Arguments) -> Answer:
-        name, key = arguments.required("name"), arguments.required("key")
-        await self._registry.set_tags(caller, name, {check_key("tag key", key): arguments.text("value")})
+        name, key = arguments.required("name"), check_key("tag key", arguments.required("key"))
+        await self._registry.set_tags(caller, name, {key: arguments.text("value")})
         return {}
 
     async def _delete_tag(self, caller: Caller, arguments: Arguments) -> Answer:
-        name, key = arguments.required("name"), arguments.required("key")
+        name, key = arguments.required("name"), check_key("tag key", arguments.required("key"))
         with model_versions.absent_is_deleted("tag"):
             await self._registry.delete_tags(caller, name, [key])
         return {}

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from penstock_server.model.access import WorkspaceId
+from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.logged_models import (
     LoggedModel,
     LoggedModelId,
@@ -122,16 +123,18 @@ async def set_status(
 
 
 _DELETE = f"""
+WITH old AS (SELECT id, lifecycle FROM logged_models WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE)
 UPDATE logged_models m
    SET lifecycle = 2, deleted_ms = coalesce(m.deleted_ms, t.ms),
        updated_ms = CASE WHEN m.lifecycle = 1 THEN greatest(m.updated_ms, t.ms) ELSE m.updated_ms END
-  FROM (SELECT {NOW_MS} AS ms) t WHERE m.workspace_id = $1 AND m.id = $2 RETURNING m.id
+  FROM old, (SELECT {NOW_MS} AS ms) t WHERE m.id = old.id RETURNING old.lifecycle
 """  # noqa: S608
 
 
-async def delete(conn: Connection, workspace_id: WorkspaceId, model_id: LoggedModelId) -> bool:
-    """Marks a model deleted. False when there is no such model."""
-    return await conn.fetchval(_DELETE, workspace_id, model_id) is not None
+async def delete(conn: Connection, workspace_id: WorkspaceId, model_id: LoggedModelId) -> bool | None:
+    """Marks a model deleted: whether it was active. None when there is no such model."""
+    was: int | None = await conn.fetchval(_DELETE, workspace_id, model_id)
+    return None if was is None else was == Lifecycle.ACTIVE
 
 
 _PUT_TAGS = """

@@ -33,9 +33,17 @@ SELECT v.id, v.model_id, m.name, v.version, v.run_id FROM model_versions v JOIN 
  WHERE v.workspace_id = $1 AND """
 _ORDER = " ORDER BY m.name, v.version"
 _ON_RUN = f"{_SELECT} v.run_id = $2 {_ORDER}"
-# The same path, one above it, or one below it; no path is all of the run.
-_ON_ARTIFACT = f"""{_SELECT} v.run_id = $2 AND starts_with(v.source, 'runs:/')
+# Whose bytes are an owner's.
+_OF = {
+    OwnerKind.RUN: "v.run_id = $2 AND starts_with(v.source, 'runs:/')",
+    OwnerKind.LOGGED_MODEL: "v.logged_model_id = $2 AND starts_with(v.source, 'models:/m-')",
+}
+# The same path, one above it, or one below it; no path is all that there is.
+_ON_ARTIFACT = {
+    kind: f"""{_SELECT} {of}
    AND (v.path IN ('', $3) OR starts_with(v.path, $3 || '/') OR starts_with($3, v.path || '/')) {_ORDER}"""
+    for kind, of in _OF.items()
+}
 # Of the runs that this very transaction has marked: who wrote a row is in its xmin. Those that were deleted before were
 # deleted by force.
 _ON_EXPERIMENT = f"""{_SELECT} v.run_id IN
@@ -53,16 +61,20 @@ async def on_run(conn: Connection, workspace_id: WorkspaceId, run_id: RunId) -> 
 
 async def on_files(conn: Connection, workspace_id: WorkspaceId, owner: Owner) -> list[Standing]:
     """Those whose bytes may be among an owner's files."""
-    if owner.kind is not OwnerKind.RUN:
-        return []
-    return await on_run(conn, workspace_id, RunId(owner.id))
+    match owner.kind:
+        case OwnerKind.RUN:
+            return await on_run(conn, workspace_id, RunId(owner.id))
+        case OwnerKind.LOGGED_MODEL:
+            return await on_logged_model(conn, workspace_id, owner.id)
+        case OwnerKind.TRACE:
+            return []
 
 
 async def on_artifact(conn: Connection, workspace_id: WorkspaceId, owner: Owner, path: str) -> list[Standing]:
     """Those whose bytes are at a path of an owner, below it, or in a directory that it is in."""
-    if owner.kind is not OwnerKind.RUN:
+    if owner.kind not in _OF:
         return []
-    return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT, workspace_id, owner.id, path)]
+    return [Standing(*row) for row in await conn.fetch(_ON_ARTIFACT[owner.kind], workspace_id, owner.id, path)]
 
 
 async def on_logged_model(conn: Connection, workspace_id: WorkspaceId, logged_model_id: uuid.UUID) -> list[Standing]:
@@ -71,7 +83,7 @@ async def on_logged_model(conn: Connection, workspace_id: WorkspaceId, logged_mo
 
 
 _HOLD_LOGGED_MODEL = """
-SELECT source_run_id FROM logged_models WHERE workspace_id = $1 AND id = $2 AND lifecycle = 1 FOR KEY SHARE
+SELECT source_run_id FROM logged_models WHERE workspace_id = $1 AND id = $2 AND lifecycle = 1 FOR SHARE
 """
 
 
@@ -110,23 +122,27 @@ async def home(
     return None if row is None else (ExperimentId(row["id"]), row["artifact_location"])
 
 
-# A version may be of the path, of a directory that it is in, or of all of the run.
-_STANDING = f"""
+# A version may be of the path, of a directory that it is in, or of all that the owner has.
+_STANDING = {
+    kind: f"""
 SELECT DISTINCT ON (w.path) w.path, m.name, v.version
   FROM unnest($3::text[], $4::text[]) AS w (path, at)
   JOIN model_versions v ON v.path = w.at JOIN registered_models m ON m.id = v.model_id
- WHERE v.workspace_id = $1 AND v.run_id = $2 AND v.status = {VersionStatus.READY} AND starts_with(v.source, 'runs:/')
+ WHERE v.workspace_id = $1 AND {of} AND v.status = {VersionStatus.READY}
  ORDER BY w.path, m.name, v.version
 """  # noqa: S608  # only constants are put together
+    for kind, of in _OF.items()
+}
 
 
 async def refusals(conn: Connection, owner: OwnerRef, paths: Collection[str]) -> dict[str, FailedPrecondition]:
     """Why what is at some of these paths is not to be replaced: a version that is ready stands on it."""
-    if not paths or owner.owner.kind is not OwnerKind.RUN:
+    if not paths or owner.owner.kind not in _OF:
         return {}
     pairs = [(path, at) for path in paths for at in (path, *parents(path), "")]
+    standing = _STANDING[owner.owner.kind]
     rows = await conn.fetch(
-        _STANDING, owner.workspace_id, owner.id, [path for path, _ in pairs], [at for _, at in pairs]
+        standing, owner.workspace_id, owner.id, [path for path, _ in pairs], [at for _, at in pairs]
     )
     return {
         path: FailedPrecondition(
