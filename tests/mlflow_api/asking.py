@@ -50,21 +50,21 @@ class Asking:
         """One with a JSON body. `path` may leave out /api/2.0/mlflow/."""
         return self.request(method, _whole(path), json.dumps(fields).encode(), {"content-type": "application/json"})
 
-    def get(self, path: str, **query: Any) -> Told:
+    def get(self, path: str, /, **query: Any) -> Told:
         """GET with a query; a list is a field that is there several times."""
         return self.request("GET", _whole(path) + ("?" + urlencode(query, doseq=True) if query else ""))
 
-    def post(self, path: str, **fields: Any) -> Told:
+    def post(self, path: str, /, **fields: Any) -> Told:
         """POST of these fields."""
         return self.json("POST", path, fields)
 
-    def ok(self, path: str, **fields: Any) -> Any:
+    def ok(self, path: str, /, **fields: Any) -> Any:
         """What a POST of these fields answers; it must succeed."""
         told = self.post(path, **fields)
         assert told.status == 200, (told.status, told.body)
         return told.json
 
-    def read(self, path: str, **query: Any) -> Any:
+    def read(self, path: str, /, **query: Any) -> Any:
         """What a GET answers; it must succeed."""
         told = self.get(path, **query)
         assert told.status == 200, (told.status, told.body)
