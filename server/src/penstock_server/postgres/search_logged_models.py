@@ -96,7 +96,11 @@ async def search_logged_models(
         own = f"x.model_id = m.id{scope.format(x='x')}{narrowed.format(x='x')}"
         tests.append(f"EXISTS (SELECT FROM logged_model_metrics x WHERE {own})")
     if page_token:
-        tests.append(after(sorted_by, decode(asked, sorted_by, page_token), parameters))
+        key = decode(asked, sorted_by, page_token)
+        # Says nothing new, but it is by this that an index of the order is entered in the middle.
+        first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
+        tests.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
+        tests.append(after(sorted_by, key, parameters))
     rows = await fetch(
         conn,
         f"SELECT m.id, {', '.join(column.sql for column in sorted_by)} FROM logged_models m{joins}"
