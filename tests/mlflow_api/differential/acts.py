@@ -295,4 +295,4 @@ OPENING["logged models"] = OPENING["runs"]
 def programs(area: str) -> st.SearchStrategy[list[Act]]:
     """Sequences of requests of one area."""
     kinds = AREAS[area] + (RUNS[:1] if area == "logged models" else [])
-    return st.lists(st.one_of(kinds), min_size=1, max_size=30).map(lambda acts: OPENING[area] + acts)
+    return st.lists(st.one_of(kinds), min_size=12, max_size=30).map(lambda acts: OPENING[area] + acts)

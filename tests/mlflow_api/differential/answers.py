@@ -57,7 +57,8 @@ def _plain(names: _Names, key: str, value: Any) -> Any:
             return {"key": "mlflow.runName", "value": _run_name(value["value"])}
         return {name: _plain(names, name, each) for name, each in value.items()}
     if isinstance(value, list):
-        found = [_plain(names, key, each) for each in value]
+        # A run tells its user as this tag, too, whoever made it.
+        found = [_plain(names, key, each) for each in value if not (key == "tags" and each["key"] == "mlflow.user")]
         return sorted(found, key=repr) if key in _UNORDERED else found
     if key in _TIMES:
         return "<time>"

@@ -15,20 +15,73 @@ Holds = Callable[[Act, Told, Told], bool]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that we do otherwise. `why` is the sentence in docs/mlflow.md."""
+    """Something that we do otherwise. `why` is a sentence of docs/mlflow.md."""
 
     why: str
     holds: Holds
 
 
-def _user_error(told: Told) -> bool:
+def _refused(told: Told) -> bool:
     return 400 <= told.status < 500
+
+
+def _said(told: Told, *words: str) -> bool:
+    return all(word in told.body.decode(errors="replace") for word in words)
 
 
 CHOSEN = [
     Difference(
         "What a caller did wrong is told with a status of 400 to 499, where MLflow has some as 500.",
-        lambda _, stock, ours: stock.status == 500 and _user_error(ours),
+        lambda _, stock, ours: stock.status == 500 and _refused(ours),
+    ),
+    Difference(
+        "What MLflow's database refuses is `BAD_REQUEST` there, with its SQL; here it is checked before, and is "
+        "`INVALID_PARAMETER_VALUE`.",
+        lambda _, stock, ours: stock.status == 400 == ours.status and _said(stock, "IntegrityError"),
+    ),
+    Difference(
+        "Several tags of one key in a `runs/create`: the last one holds; MLflow's database refuses them.",
+        lambda act, stock, ours: act.path == "runs/create" and _said(stock, "UNIQUE constraint failed: tags"),
+    ),
+    Difference(
+        "An output that a run has already is no error.",
+        lambda act, stock, ours: (
+            act.path == "runs/outputs" and ours.status == 200 and _said(stock, "UNIQUE constraint")
+        ),
+    ),
+    Difference(
+        "A field of the wrong type is refused before what the request names is looked for.",
+        lambda _, stock, ours: stock.status == 404 and ours.status == 400 and _said(ours, "Invalid value"),
+    ),
+    Difference(
+        "The id of a logged model is read from the path; the body need not have it again.",
+        lambda act, stock, ours: (
+            "{logged}" in act.path and _said(stock, "Missing value for required parameter 'model_id'")
+        ),
+    ),
+    Difference(
+        "A negative `max_results` is refused by every search.",
+        lambda act, stock, ours: (
+            act.path.endswith("/search") and act.fields.get("max_results") == -1 and _refused(ours)
+        ),
+    ),
+    Difference(
+        "A name that is none of an enumeration's is refused; MLflow takes some such for the default, in silence.",
+        lambda _, stock, ours: ours.status == 400 and _said(ours, "Value must be one of"),
+    ),
+    Difference(
+        "Times are 0 to the end of year 9999, in ms.",
+        lambda _, stock, ours: ours.status == 400 and _said(ours, "is not a time in ms since 1970"),
+    ),
+    Difference(
+        "Names that are too long are refused by every endpoint that takes or looks for one.",
+        lambda _, stock, ours: ours.status == 400 and _said(ours, "characters long; the limit is"),
+    ),
+    Difference(
+        "Searches of versions are ordered by `timestamp`, too, as those of registered models are.",
+        lambda act, stock, ours: (
+            act.path == "model-versions/search" and _said(stock, "Invalid attribute key 'timestamp'")
+        ),
     ),
 ]
 
