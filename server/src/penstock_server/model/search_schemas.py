@@ -53,7 +53,7 @@ RUNS = Schema(
         "dataset_digest": Type.TEXT,
         "dataset_context": Type.TEXT,
     },
-    sortable=frozenset(Entity),
+    sortable=frozenset((Entity.METRIC, Entity.PARAM, Entity.TAG, Entity.ATTRIBUTE)),
     many=frozenset(("dataset_name", "dataset_digest", "dataset_context")),
     groups=dict.fromkeys(("datasets", "dataset"), "dataset_"),
     aliases={"created": "start_time", "name": "run_name", "user": "user_id", "lifecycle_stage": "lifecycle"},
