@@ -13,7 +13,8 @@ from penstock_server.blobs import Store
 from penstock_server.core.ledger import Ledger
 from penstock_server.model.artifacts import Artifact
 from penstock_server.model.errors import FailedPrecondition
-from penstock_server.model.registry import NewVersion, VersionStatus
+from penstock_server.model.registry import EventKind, NewVersion, VersionStatus
+from penstock_server.model.runs import format_run_id
 from penstock_server.model.uploads import SmallFile
 from penstock_server.postgres import model_sources
 from penstock_server.postgres.database import Database
@@ -104,6 +105,31 @@ async def test_a_direct_upload_is_refused(db: Database, here: Place) -> None:
     with pytest.raises(FailedPrecondition, match=REFUSED):
         await direct.begin("model/w", 1)
     assert await here.read("model/w") == OLD
+
+
+async def test_by_force_it_is_replaced_and_that_is_told(here: Place) -> None:
+    await register(here, "model")
+    desk = Desk(here.db)
+    before = len(await desk.history())
+    await here.upload("model/w", OLD, force=True)  # the same again
+    assert len(await desk.history()) == before
+    await here.upload("model/w", NEW, force=True)
+    await here.upload("model/new", NEW, force=True)
+    assert await here.read("model/w") == NEW
+    told = (await desk.history())[before:]
+    assert [event.what.kind for event in told] == [EventKind.SOURCE_DELETED]
+    assert told[0].what.before == {"path": "model/w", "run_id": format_run_id(here.run_id)}
+    assert told[0].what.after == {"sha256": sha256(NEW).hex()}
+
+
+async def test_by_force_it_is_replaced_straight_in_the_store(db: Database, here: Place) -> None:
+    await register(here, "model")
+    direct = here.another(direct=True)
+    plan = await direct.begin("model/w", len(OLD), force=True)
+    assert plan.upload is not None
+    Path(plan.file_uri.removeprefix("file://")).write_bytes(OLD.upper())
+    await direct.uploads.direct.complete(CALLER, here.owner, plan.upload.id, b"", [], force=True)
+    assert await here.read("model/w") == OLD.upper()
 
 
 async def test_what_nothing_ready_stands_on_is_replaced(here: Place) -> None:

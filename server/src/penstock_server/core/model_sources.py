@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.artifacts import check_directory
@@ -161,10 +162,10 @@ async def leave_artifact(conn: Connection, caller: Caller, owner: Owner, path: s
 
 
 async def replace_artifact(conn: Connection, caller: Caller, owner: Owner, path: str, sha256: bytes) -> None:
-    """Call it with the owner's files held, once others bytes than before, of that digest, are at the path by force."""
+    """Call it with the owner's files held, once other bytes than before, of that digest, are at the path by force."""
     found = await model_sources.on_artifact(conn, caller.workspace_id, owner, path)
-    told = {**_whose(owner), "path": path, "sha256": sha256.hex()}
-    await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=True)
+    told, after = {**_whose(owner), "path": path}, {"sha256": sha256.hex()}
+    await _leave(conn, caller, found, "artifact", told, f"artifact {path!r}", force=True, after=after)
 
 
 async def leave_experiment(conn: Connection, caller: Caller, experiment_id: ExperimentId, *, force: bool) -> None:
@@ -201,6 +202,7 @@ async def _leave(
     what: str,
     *,
     force: bool,
+    after: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     if not found:
         return
@@ -216,7 +218,7 @@ async def _leave(
     still = await model_sources.still(conn, caller.workspace_id, [each.id for each in found])
     for model in models:
         happened = [
-            Happening(EventKind.SOURCE_DELETED, each.version, kind, {**told, **_run(each)})
+            Happening(EventKind.SOURCE_DELETED, each.version, kind, {**told, **_run(each)}, after)
             for each in still
             if each.model_id == model.model_id
         ]
