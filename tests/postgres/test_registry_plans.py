@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -76,6 +77,7 @@ NEWEST = "model_versions_newest"
 
 # The filter, the order, and the indexes by which it is answered.
 Asked = tuple[str, list[str], set[str]]
+NO_PROMPT = "NOT tags.`mlflow.prompt.is_prompt` = 'true'"  # of all that MLflow's clients ask
 VERSIONS: list[Asked] = [
     ("", [], {NEWEST}),
     ("", ["creation_time DESC"], {"model_versions_created"}),
@@ -91,8 +93,10 @@ VERSIONS: list[Asked] = [
     ("stage = 'Staging'", [], {"model_versions_stage"}),
     ("alias = 'rare'", [], {"model_aliases_search", "model_versions_pkey"}),
     ("NOT alias = 'rare' AND created_by = 'ann'", [], {NEWEST}),
+    (NO_PROMPT, [], {NEWEST}),
 ]
 MODELS: list[Asked] = [
+    (NO_PROMPT, [], {BY_NAME}),
     ("", [], {BY_NAME}),
     ("", ["last_update_time DESC"], {"registered_models_newest"}),
     ("name LIKE 'team-7-%'", [], {BY_NAME}),
@@ -124,6 +128,21 @@ async def check(conn: Connection, made: list[tuple[str, list[object]]], indexes:
     used = list(nodes(plan[0]["Plan"]))
     assert not [node for node in used if node["Node Type"] == "Seq Scan"], plan
     assert indexes <= {node.get("Index Name") for node in used}, plan
+
+
+async def test_a_model_is_found_by_one_statement(filled: Database) -> None:
+    """MLflow's clients ask for a model before each change of it."""
+    asked: list[Any] = []
+    async with filled.connection() as conn:
+        await registry.load_one(conn, WORKSPACE, "team-7-model-7")  # the first time, asyncpg asks about types, too
+        with conn.query_logger(asked.append):
+            found = await registry.load_one(conn, WORKSPACE, "team-7-model-7")
+            await asyncio.sleep(0)  # the logger comes to it
+        assert [each.version for each in found.latest] == [4, 5]
+        assert (found.tags, found.aliases) == ({"owner": "owner-7"}, {"champion": 5})
+        [logged] = asked
+        indexes = {BY_NAME, "model_versions_latest", "registered_model_tags_pkey", "model_aliases_pkey"}
+        await check(conn, [(logged.query, logged.args)], indexes)
 
 
 async def test_a_deep_page_costs_what_the_first_does(filled: Database, made: list[tuple[str, list[object]]]) -> None:
