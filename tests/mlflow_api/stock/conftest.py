@@ -27,7 +27,6 @@ def experiment(request: pytest.FixtureRequest) -> Iterator[Experiment]:
     yield mlflow.set_experiment(f"{request.node.name} {uuid.uuid4().hex[:8]}")
     while mlflow.active_run():
         mlflow.end_run()
-    mlflow.autolog(disable=True)
 
 
 @pytest.fixture
