@@ -87,10 +87,11 @@ class RunEndpoints:
         pieces = []
         for start in range(0, len(found), _PART):
             pieces += await self._written(caller, found[start : start + _PART])
-        fields = [b'"runs":[%b]' % b",".join(pieces)] if pieces else []
-        if token:
-            fields.append(b'"next_page_token":"%b"' % token.encode())
-        return b"{%b}" % b",".join(fields)
+        if not pieces:
+            return {}
+        pieces[0] = b'{"runs":[' + pieces[0]
+        pieces[-1] += b'],"next_page_token":"%b"}' % token.encode() if token else b"]}"
+        return b",".join(pieces)
 
     async def _written(self, caller: Caller, run_ids: Sequence[RunId]) -> list[bytes]:
         """These runs in JSON, without those that do not exist."""
