@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import grpc
 import grpc.aio
+import grpc.experimental
 
 from penstock import origin
 from penstock.names import KEY_LIMIT, fit
@@ -18,6 +19,7 @@ from penstock.names import KEY_LIMIT, fit
 DEFAULT_URL = "localhost:50051"
 DEFAULT_WORKSPACE = "default"
 _DEFAULT_PORT = 50051
+_TLS = ("penstocks", "https", "grpcs")
 _MESSAGE_LIMIT = 64 << 20
 
 # Not repeated by themselves: a second call would answer otherwise than the first.
@@ -88,6 +90,8 @@ _COMMON: list[tuple[str, int | str]] = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _CALLS = [*_COMMON, ("grpc.service_config", _SERVICE_CONFIG)]
+# An answer in pieces needs no thread of its own then.
+_THREADLESS = [*_CALLS, (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
 _STREAMS = [*_COMMON, ("grpc.enable_retries", 0)]
 
 
@@ -117,11 +121,15 @@ class Address:
         """As `parse_address` takes it."""
         return self.target if self.target.startswith("unix:") else f"grpc{'s' if self.tls else ''}://{self.target}"
 
-    def channel(self) -> grpc.Channel:
-        """For calls. Nothing is connected before the first."""
+    def channel(self, *, threadless: bool = False) -> grpc.Channel:
+        """For calls, `threadless` for one that may have to be made when no thread can be started any more.
+
+        Nothing is connected before the first.
+        """
+        options = _THREADLESS if threadless else _CALLS
         if self.tls:
-            return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(), options=_CALLS)
-        return grpc.insecure_channel(self.target, options=_CALLS)
+            return grpc.secure_channel(self.target, grpc.ssl_channel_credentials(), options=options)
+        return grpc.insecure_channel(self.target, options=options)
 
     def async_channel(self) -> grpc.aio.Channel:
         """For calls from the running event loop."""
@@ -137,7 +145,7 @@ class Address:
 
 
 def parse_address(url: str | None = None, workspace: str | None = None) -> Address:
-    """`host:port`, or a URL with penstock://, http:// or grpc://, or with https:// or grpcs:// for TLS.
+    """`host:port`, or a URL with penstock://, http:// or grpc://; for TLS with penstocks://, https:// or grpcs://.
 
     None: PENSTOCK_URL, or else localhost:50051; the workspace PENSTOCK_WORKSPACE, or else `default`.
     Raises ValueError.
@@ -153,12 +161,12 @@ def parse_address(url: str | None = None, workspace: str | None = None) -> Addre
         port = parts.port if parts.port is not None else 443 if parts.scheme == "https" else _DEFAULT_PORT
     except ValueError:
         port = 0
-    if parts.scheme not in ("penstock", "http", "grpc", "https", "grpcs") or not parts.hostname or not port:
+    if parts.scheme not in ("penstock", "http", "grpc", *_TLS) or not parts.hostname or not port:
         raise ValueError(f"{text!r} is no address of a server; write it as host:port or https://host:port")
     if parts.path not in ("", "/") or parts.query:
         raise ValueError(f"{text!r} has more than an address; write it as host:port or https://host:port")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return Address(f"{host}:{port}", tls=parts.scheme in ("https", "grpcs"), workspace=workspace)
+    return Address(f"{host}:{port}", tls=parts.scheme in _TLS, workspace=workspace)
 
 
 def artifacts_address(address: Address, url: str | None = None) -> Address:

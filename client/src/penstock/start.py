@@ -126,3 +126,17 @@ def start_run(
     if run._spool.place is not None and not plan.offline:
         adopt_in_background(run._spool.place.parent, address)
     return run
+
+
+def attach(run_id: str, address: where.Address, finish_timeout: float = _FINISH_TIMEOUT) -> ActiveRun:
+    """One more writer of a run that there is, for who keeps the run otherwise: its name, tags and status stay as they
+    are, at the end, too. Raises ValueError.
+    """
+    create = runs_pb2.CreateRunRequest()  # empty: the run is not made where there is none
+    plan = Plan(address, parse_run_id(run_id), create, Pace(), _LIMITS, where.spool_dir(), durable=False, offline=False)
+    run = ActiveRun(plan, find_origin().host, shared=True, resume=False, finish_timeout=finish_timeout)
+    run._attached = True
+    run._begin()
+    if run._spool.place is not None:
+        adopt_in_background(run._spool.place.parent, address)
+    return run

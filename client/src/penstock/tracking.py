@@ -79,6 +79,8 @@ class ActiveRun(ArtifactLog, ModelLog):
     once per kind and name, and counted in `refused`. `register_model` does, and waits.
     """
 
+    _attached = False  # it says nothing of the run's status, whatever ends it
+
     def __init__(self, plan: Plan, host: str, *, shared: bool, resume: bool, finish_timeout: float) -> None:
         self.id = plan.run_id
         self._plan = plan
@@ -304,12 +306,12 @@ class ActiveRun(ArtifactLog, ModelLog):
             self._ending = True
             return
         known = None
-        if status is not None:
+        if status is not None and not self._attached:
             try:
                 known = RunStatus.of(status)
             except ValueError as error:
                 _log.warning("run %s: %s; it is finished as if none were given", self.id, error)
-        if known is None and not self._child and not (self._shared and rank()[0] > 0):
+        if known is None and not (self._attached or self._child or (self._shared and rank()[0] > 0)):
             known = RunStatus.FINISHED
         ended = known is not None and known.ended
         end_time_ms = clock.time_ns() // 1_000_000 if ended else 0

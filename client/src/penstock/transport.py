@@ -63,15 +63,16 @@ class Stream(Protocol):
 class Channels:
     """To the servers that are called, one each, shared by all threads. No lock: a fork might find it taken."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, threadless: bool = False) -> None:
         self._open: dict[tuple[int, Address], grpc.Channel] = {}
+        self._threadless = threadless
 
     def to(self, address: Address) -> grpc.Channel:
         """Connects with its first call."""
         key = (os.getpid(), address)
         channel = self._open.get(key)
         if channel is None:
-            made = forks.watch(address.channel())
+            made = forks.watch(address.channel(threadless=self._threadless))
             channel = self._open.setdefault(key, made)
             if channel is not made:
                 made.close()
