@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock_server.model.runs import new_run_id
-from penstock_server.postgres import runs
+from penstock_server.postgres import metrics, runs
 from penstock_server.postgres.database import Database
 
 FILL = """
@@ -14,7 +14,8 @@ WITH made AS (
     SELECT gen_random_uuid(), 1, 0, 'r', 1, n, n, n, CASE WHEN n % 2 = 0 THEN 'request ' || n END
       FROM generate_series(1, 5000) n
     RETURNING id),
-params AS (INSERT INTO run_params SELECT id, 1, 0, 'p' || n, '' FROM made, generate_series(1, 3) n)
+params AS (INSERT INTO run_params SELECT id, 1, 0, 'p' || n, '' FROM made, generate_series(1, 3) n),
+metrics AS (INSERT INTO run_metrics SELECT id, 1, 0, n, 'm' || n, 1 FROM made, generate_series(1, 3) n)
 INSERT INTO run_tags SELECT id, 1, 0, 't' || n, '' FROM made, generate_series(1, 3) n
 """
 
@@ -27,6 +28,7 @@ INSERT INTO run_tags SELECT id, 1, 0, 't' || n, '' FROM made, generate_series(1,
         (runs._LOAD, (1, [new_run_id()])),
         (runs._LOAD_PARAMS, ([new_run_id()], 1)),
         (runs._LOAD_TAGS, ([new_run_id()], 1)),
+        (metrics._LAST_POINTS, ([new_run_id()], 1)),
         (runs._LOCK, (1, new_run_id())),
         (runs._ACTIVE, ([new_run_id()],)),
     ],

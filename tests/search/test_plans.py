@@ -20,8 +20,9 @@ from penstock_server.postgres.search_conditions import Parameters
 FILL = """
 INSERT INTO experiments (id, workspace_id, name, created_ms, updated_ms)
 SELECT e, 1, 'e' || e, 0, 0 FROM generate_series(1, 10) e;
-INSERT INTO runs (id, workspace_id, experiment_id, name, status, start_ms, created_ms, updated_ms)
-SELECT lpad(to_hex(i), 32, '0')::uuid, 1, 1 + i % 10, 'r' || i, 1, i, 0, 0 FROM generate_series(1, 20000) i;
+INSERT INTO runs (id, workspace_id, experiment_id, name, status, parent_run_id, start_ms, created_ms, updated_ms)
+SELECT lpad(to_hex(i), 32, '0')::uuid, 1, 1 + i % 10, 'r' || i, 1, lpad(to_hex(i / 100), 32, '0')::uuid, i, 0, 0
+FROM generate_series(1, 20000) i;
 INSERT INTO run_metrics (run_id, workspace_id, experiment_id, metric_id, name, count, last_value)
 SELECT id, 1, experiment_id, m, (ARRAY['acc', 'loss', 'lr'])[1 + m], 1, (start_ms * (7 + m) % 1000) / 1000.0
 FROM runs, generate_series(0, 2) m;
@@ -35,6 +36,10 @@ SELECT id, 1, experiment_id, 'set-' || start_ms / 10 % 500, d, d, '{}', '{}' FRO
 VACUUM ANALYZE run_datasets;
 VACUUM ANALYZE runs; VACUUM ANALYZE run_metrics; VACUUM ANALYZE run_params; VACUUM ANALYZE run_tags;
 """
+_PARENT = f"{7:032x}"
+_CHILDREN = (
+    f"tags.mlflow.parentRunId = '{_PARENT}' OR (tags.mlflow.parentRunId IS NULL AND parent_run_id = '{_PARENT}')"
+)
 TABLES = {"runs", "run_metrics", "run_params", "run_tags", "run_datasets"}
 
 
@@ -82,6 +87,8 @@ async def test_hot_searches_go_by_index(filled: Database, monkeypatch: pytest.Mo
         ("datasets.name = 'set-42'", ["metrics.acc"], {"run_datasets_name", "runs_pkey", by_id}),
         ("datasets.context = 'one'", [], {newest, "run_datasets_pkey"}),
         ("metrics.acc > 0.998 OR params.seed = '42'", ["metrics.acc"], {metrics, params, "runs_pkey"}),
+        # the children of a run, as MLflow's clients ask for them
+        (_CHILDREN, [], {"run_tags_search", "runs_children", "runs_pkey"}),
     ]
     async with filled.connection() as conn:
         for filter_text, order, indexes in hot:
