@@ -73,6 +73,8 @@ def values(kind: Type, texts: st.SearchStrategy[str], numbers: st.SearchStrategy
             return st.sampled_from(["PENDING", "READY", "FAILED"])
         case Type.STAGE:
             return st.sampled_from(["NONE", "STAGING", "PRODUCTION", "ARCHIVED"])
+        case Type.MODEL_STATUS:
+            return st.sampled_from(["PENDING", "READY", "UPLOAD_FAILED"])
         case Type.RUN_ID:
             return st.integers(0, 30).map(lambda number: f"{number:032x}") | st.sampled_from(["", "abc", "7"])
         case Type.TEXT:
