@@ -21,7 +21,6 @@ CREATE TABLE logged_models (
 CREATE INDEX logged_models_newest ON logged_models (workspace_id, experiment_id, created_ms DESC, id);
 CREATE INDEX logged_models_name ON logged_models (workspace_id, experiment_id, name, created_ms DESC, id);
 CREATE INDEX logged_models_run ON logged_models (workspace_id, experiment_id, source_run_id);
-CREATE INDEX logged_models_deleted ON logged_models (deleted_ms) WHERE lifecycle = 2;
 
 CREATE TABLE logged_model_params (
     model_id      uuid NOT NULL REFERENCES logged_models ON DELETE CASCADE,
