@@ -179,12 +179,9 @@ INSERT INTO logged_model_metrics
        (model_id, workspace_id, experiment_id, run_id, key, value, time_ms, step, dataset_name, dataset_digest)
 SELECT m.id, m.workspace_id, m.experiment_id, $2, p.*
   FROM logged_models m,
-       (SELECT DISTINCT * FROM unnest($3::text[], $4::float8[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])
-                            AS p (key, value, time_ms, step, dataset_name, dataset_digest)) p
+       unnest($3::text[], $4::float8[], $5::bigint[], $6::bigint[], $7::text[], $8::text[]) AS p
  WHERE m.id = $1
-   AND NOT EXISTS (SELECT FROM logged_model_metrics o
-                    WHERE (o.model_id, o.key, o.time_ms, o.step, o.run_id) = ($1, p.key, p.time_ms, p.step, $2)
-                      AND (o.value, o.dataset_name, o.dataset_digest) = (p.value, p.dataset_name, p.dataset_digest))
+ON CONFLICT DO NOTHING
 """
 
 

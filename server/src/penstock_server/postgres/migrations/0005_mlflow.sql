@@ -57,7 +57,9 @@ CREATE TABLE logged_model_metrics (
     dataset_name   text NOT NULL DEFAULT '',
     dataset_digest text NOT NULL DEFAULT ''
 );
-CREATE INDEX logged_model_metrics_latest ON logged_model_metrics (model_id, key, time_ms DESC, step DESC, run_id);
+-- A point that is sent again is there once. (A dataset's name is longer than an entry of an index may be.)
+CREATE UNIQUE INDEX logged_model_metrics_latest ON logged_model_metrics
+    (model_id, key, time_ms DESC, step DESC, run_id, value, hashtextextended(dataset_name || '@' || dataset_digest, 0));
 CREATE INDEX logged_model_metrics_search ON logged_model_metrics (workspace_id, experiment_id, key, value);
 CREATE INDEX logged_model_metrics_run ON logged_model_metrics (run_id);
 
