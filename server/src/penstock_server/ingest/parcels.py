@@ -230,12 +230,13 @@ def _last(steps: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.intp
 
 def _greatest(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of each column the greatest. NaN counts as 0; beside another 0 it gives way to that."""
-    if len(matrix) == 1:
-        return matrix[0]
-    missing = np.isnan(matrix)
-    values = np.where(missing, 0.0, matrix)
-    greatest: NDArray[np.float64] = values.max(axis=0)
-    return np.where(((values == greatest) & ~missing).any(axis=0), greatest, np.nan)
+    greatest: NDArray[np.float64] = matrix[0]
+    if len(matrix) > 1:
+        missing = np.isnan(matrix)
+        values = np.where(missing, 0.0, matrix)
+        greatest = values.max(axis=0)
+        greatest[~((values == greatest) & ~missing).any(axis=0)] = np.nan
+    return greatest
 
 
 def _merge(tallies: dict[Shape, _Tally]) -> tuple[NDArray[np.generic], ...]:
