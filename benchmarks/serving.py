@@ -23,6 +23,7 @@ class Server:
     """Where it answers, where its database is, and how much memory its processes hold."""
 
     grpc_address: str
+    http_address: str
     dsn: str
     pid: int
 
@@ -51,7 +52,7 @@ def server(*args: str) -> Iterator[Server]:
             raise RuntimeError("the server did not start")
         os.set_blocking(process.stdout.fileno(), False)
         dsn = Embedded(directory / "data" / "postgres").dsn
-        yield Server(event["grpc_address"], dsn, process.pid)
+        yield Server(event["grpc_address"], event["http_address"], dsn, process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
