@@ -88,7 +88,7 @@ constraints: .venv/ready ## Take the newest versions of everything into constrai
 	    cat build-constraints$$name.txt; } > constraints$$name.txt; rm build-constraints$$name.txt; done
 
 clean: ## Remove what setup and the tools made; what servers recorded (.penstock/) stays.
-	rm -rf .venv .venv-mlflow2 .venv-mlflow3 .venv-protos build dist .hypothesis .import_linter_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-bench-* .venv-mlflow2 .venv-mlflow3 .venv-protos build dist .hypothesis .import_linter_cache .mypy_cache .ruff_cache
 
 .venv/ready: pyproject.toml constraints.txt client/pyproject.toml server/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 15) or sys.exit(f"Penstock needs Python 3.11 to 3.14 and this is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12")'

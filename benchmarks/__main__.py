@@ -75,10 +75,10 @@ gRPC. Goals: an alias resolved in 2 ms, a search in 50 ms, both at the median.
 
 ## MLflow's REST API
 
-The same requests over HTTP to our server, to MLflow's own (3.17, as `mlflow server` starts it) and to FastTrackML (0.6),
-one after another, each with a PostgreSQL of its own of the same make and settings. Goals: 10 times FastTrackML's rate of
-batches; log-metric under 3 ms; 20 times MLflow on histories and searches; under 300 MB. In brackets: how many times
-better ours is. In a batch, 10 metrics have 100 steps each, or 1,000 metrics one.
+The same requests over HTTP to our server, to MLflow's own (3.17, as `mlflow server` starts it) and to FastTrackML
+(0.6), one after another, each with a PostgreSQL of its own of the same make and settings. Goals: 10 times FastTrackML's
+rate of batches; log-metric under 3 ms; 20 times MLflow on histories and searches; under 300 MB. In brackets: how many
+times better ours is. In a batch, 10 metrics have 100 steps each, or 1,000 metrics one.
 
 | what | measured | beside it |
 | --- | --- | --- |
