@@ -21,7 +21,9 @@ from penstock_server.model.experiments import DEFAULT_EXPERIMENT as HERE
 from penstock_server.model.owners import parse_owner
 from penstock_server.model.search import parse_traces
 from penstock_server.model.traces import VALUE_LIMIT, Assessment, AssessmentKind, Span, SpanStatus, Trace, TraceState
-from penstock_server.postgres.database import Database
+from penstock_server.postgres import search_traces
+from penstock_server.postgres.database import Connection, Database
+from penstock_server.postgres.search_conditions import Parameters
 
 CALLER = Caller("tests", WorkspaceId(1))
 MS = 1_000_000
@@ -254,6 +256,18 @@ async def test_expressions_that_postgresql_does_not_take(filled: Traces) -> None
     for refused in (r"name RLIKE '(a)\1'", "span.colour = 'a'", "text > 'a'"):
         with pytest.raises(InvalidFilter):
             parse_traces(refused)
+
+
+async def test_a_search_that_takes_too_long_is_not_asked_again(filled: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(conn: Connection, sql: str, parameters: Parameters) -> Any:
+        return await conn.fetch("SELECT pg_sleep(20)")
+
+    monkeypatch.setattr(search_traces, "_LONGEST_MS", 50)
+    monkeypatch.setattr(search_traces, "fetch", slow)
+    with pytest.raises(InvalidArgument, match="narrow it"):
+        await found(filled, "text LIKE '%a%'")
+    monkeypatch.undo()
+    assert await found(filled, "") == [3, 2, 1]
 
 
 async def test_those_of_an_experiment_are_removed_oldest_first(filled: Traces, nudges: list[None]) -> None:

@@ -18,7 +18,6 @@ VALUE_LIMIT = 8_000
 PREVIEW_LIMIT = 10_000
 PAIRS_LIMIT = 1_000
 RATIONALE_LIMIT = 65_535
-SPAN_LIMIT = 16 << 20  # bytes of a span's attributes, events and links, each
 LINK_LIMIT = 100  # traces that are linked at once
 DELETE_LIMIT = 1_000  # traces that one transaction removes
 

@@ -151,7 +151,7 @@ async def drop_tag(conn: Connection, workspace_id: WorkspaceId, trace_id: str, k
 _LINK = """
 UPDATE traces SET {column} = {column} || ARRAY(SELECT unnest($3::text[]) EXCEPT SELECT unnest({column}))
  WHERE id = ANY(ARRAY(SELECT id FROM traces WHERE workspace_id = $1 AND trace_id = ANY($2) AND NOT {column} @> $3
-                       ORDER BY id FOR UPDATE))
+                       ORDER BY trace_id FOR UPDATE))
 """
 _LINK_RUN, _LINK_PROMPTS = _LINK.format(column="run_ids"), _LINK.format(column="prompts")
 
