@@ -119,8 +119,11 @@ class RunEndpoints:
         return {}
 
     async def _set_tag(self, caller: Caller, arguments: Arguments) -> Answer:
-        key, value = run_texts.tag(arguments)
-        await set_tags(self._runs, caller, ids.run_id(arguments), {key: value})
+        run_id, (key, value) = ids.run_id(arguments), run_texts.tag(arguments)
+        if key == run_texts.RUN_NAME:
+            await self._runs.update(caller, run_id, value or None)
+        else:
+            await self._runs.set_tags(caller, run_id, {key: value})
         return {}
 
     async def _delete_tag(self, caller: Caller, arguments: Arguments) -> Answer:
@@ -135,15 +138,6 @@ class RunEndpoints:
         model = read(arguments.required("model_json"))
         await self._runs.change_tag(caller, ids.run_id(arguments), MODELS_TAG, lambda old: with_another(old, model))
         return {}
-
-
-async def set_tags(runs: Runs, caller: Caller, run_id: RunId, tags: dict[str, str]) -> None:
-    """Sets tags of a run, of which one may be its name. Raises as Runs.set_tags()."""
-    others = {key: value for key, value in tags.items() if key != run_texts.RUN_NAME}
-    if others != tags:
-        await runs.update(caller, run_id, tags[run_texts.RUN_NAME] or None)
-    if others:
-        await runs.set_tags(caller, run_id, others)
 
 
 def shown(
