@@ -148,6 +148,12 @@ async def test_values_that_are_too_long_are_cut_off(traces: Traces) -> None:
     assert len((await traces.get(CALLER, named(1))).tags["a"]) == VALUE_LIMIT
 
 
+async def test_what_is_too_much_is_refused(traces: Traces) -> None:
+    for tags in ({str(n): "" for n in range(1_001)}, {str(n): "x" * VALUE_LIMIT for n in range(32)}, {"x" * 251: ""}):
+        with pytest.raises(InvalidArgument):
+            await traces.put(CALLER, trace(tags=tags))
+
+
 async def test_tags_are_set_and_removed(traces: Traces) -> None:
     await traces.put(CALLER, trace())
     await traces.set_tag(CALLER, named(1), "a", "b")

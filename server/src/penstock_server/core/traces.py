@@ -66,12 +66,19 @@ class Traces:
         return known[0] if known else replace(trace, artifact_location=location)
 
     async def add_spans(
-        self, caller: Caller, experiment_id: ExperimentId, steps: Sequence[Span], told: Mapping[str, Told]
+        self,
+        caller: Caller,
+        experiment_id: ExperimentId,
+        steps: Sequence[Span],
+        told: Mapping[str, Told],
+        run_id: str = "",
     ) -> None:
         """Keeps spans, all or none: those of a trace that is not there make one in this experiment.
 
-        A span that comes again takes the place of the first. Raises NotFound and NotActive of the experiment.
+        A span that comes again takes the place of the first. Traces that have ended are linked to the run, if there is
+        one. Raises NotFound and NotActive of the experiment.
         """
+        check_text("run_id", run_id, ID_LIMIT)
         once = {(span.trace_id, span.span_id): _checked_span(span) for span in steps}
         if not once:
             return
@@ -83,6 +90,9 @@ class Traces:
             if not await spans.put(conn, caller.workspace_id, experiment_id, begun, list(once.values())):
                 await experiments.hold_active(conn, caller.workspace_id, experiment_id)
                 raise NotFound("experiment", str(experiment_id))
+            if run_id:
+                ended = [trace.trace_id for trace in begun if trace.state is not TraceState.IN_PROGRESS]
+                await traces.link_run(conn, caller.workspace_id, ended, run_id)
 
     async def get(self, caller: Caller, trace_id: str) -> Trace:
         """One trace, without its spans. Raises NotFound."""

@@ -28,7 +28,7 @@ from penstock_server.mlflow.door import RawEndpoint, Reply, Request
 from penstock_server.mlflow.errors import invalid
 from penstock_server.mlflow.trace_infos import HERE, SPANS
 from penstock_server.model.access import Caller, Need, Permission, Resource
-from penstock_server.model.traces import KEY_LIMIT, LINK_LIMIT, Span, SpanStatus
+from penstock_server.model.traces import KEY_LIMIT, Span, SpanStatus
 
 PATH = "/v1/traces"
 # Of an export, when it is unpacked: a small one can be made to unpack to any size.
@@ -36,8 +36,10 @@ UNPACKED_LIMIT = 64 << 20
 
 _EXPERIMENT, _RUN = "x-mlflow-experiment-id", "x-mlflow-run-id"
 _PROTOBUF, _JSON = "application/x-protobuf", "application/json"
-# An export that is longer is read in a thread: the others need not wait for it.
+# An export that is longer is read in a thread, so that the others need not wait for it; a few such at once, since one
+# takes many times its bytes.
 _LONG = 256 << 10
+_LONG_AT_ONCE = 2
 _TRACE_ID_BYTES = 16
 _SPAN_ID_BYTES = 64
 _REQUEST_ID = "mlflow.traceRequestId"
@@ -54,6 +56,7 @@ class Otlp:
 
     def __init__(self, traces: Traces) -> None:
         self._traces = traces
+        self._long = asyncio.Semaphore(_LONG_AT_ONCE)
 
     def __iter__(self) -> Iterator[RawEndpoint]:
         yield RawEndpoint("POST", PATH, self._receive, _need)
@@ -65,15 +68,14 @@ class Otlp:
         if media_type not in (_PROTOBUF, _JSON):
             raise invalid(f"Invalid Content-Type: {media_type[:100]}. Expected: {_PROTOBUF} or {_JSON}")
         encoding = request.headers.get("content-encoding", "").lower()
+        run_id = request.headers.get(_RUN, "")
         if len(request.body) > _LONG or encoding:
-            spans, told = await asyncio.to_thread(_read, request.body, encoding, media_type)
+            async with self._long:
+                spans, told = await asyncio.to_thread(_read, request.body, encoding, media_type)
+                await self._traces.add_spans(caller, experiment_id, spans, told, run_id)
         else:
             spans, told = _read(request.body, encoding, media_type)
-        await self._traces.add_spans(caller, experiment_id, spans, told)
-        if run_id := request.headers.get(_RUN):
-            ended = list({span.trace_id for span in spans if span.parent_id is None})
-            for start in range(0, len(ended), LINK_LIMIT):
-                await self._traces.link_run(caller, ended[start : start + LINK_LIMIT], run_id)
+            await self._traces.add_spans(caller, experiment_id, spans, told, run_id)
         return Reply(200, b"{}" if media_type == _JSON else b"", media_type=media_type)
 
 

@@ -17,6 +17,7 @@ KEY_LIMIT = 250
 VALUE_LIMIT = 8_000
 PREVIEW_LIMIT = 10_000
 PAIRS_LIMIT = 1_000
+PAIRS_CHARACTERS = 250_000  # in all: a page has up to 500 traces
 RATIONALE_LIMIT = 65_535
 LINK_LIMIT = 100  # traces that are linked at once
 DELETE_LIMIT = 1_000  # traces that one transaction removes
@@ -121,7 +122,10 @@ def check_pairs(where: str, pairs: Mapping[str, str]) -> dict[str, str]:
         raise InvalidArgument(where, f"has {len(pairs)} entries; the limit is {PAIRS_LIMIT}")
     for key in pairs:
         check_text(f"key of {where}", key, KEY_LIMIT, empty=False)
-    return {key: storable(value)[:VALUE_LIMIT] for key, value in pairs.items()}
+    kept = {key: storable(value)[:VALUE_LIMIT] for key, value in pairs.items()}
+    if (characters := sum(map(len, kept.values()))) > PAIRS_CHARACTERS:
+        raise InvalidArgument(where, f"has {characters} characters; the limit is {PAIRS_CHARACTERS}")
+    return kept
 
 
 def storable(text: str) -> str:
