@@ -5,8 +5,9 @@
     all        = one { AND one }
     one        = NOT one | "(" any ")" | field test
     test       = ( = | != | > | >= | < | <= ) ( value | reference )
-               | [NOT] ( LIKE | ILIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
+               | [NOT] ( LIKE | ILIKE | RLIKE ) string | [NOT] IN "(" value { "," value } [","] ")" | IS [NOT] NULL
     field      = metrics.key | params.key | tags.key | [attributes.]name | datasets.name
+               | metadata.key | span.name | span.attributes.key | feedback.key | expectation.key | issue.id    of traces
     reference  = (alias | stage | `@alias`) "." ( metrics.key | params.key | tags.key | attributes.name )  in gates only
 
 docs/search.md tells users what each of them means; model/search_tree.py has the
