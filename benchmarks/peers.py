@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,8 @@ def mlflow() -> Iterator[Peer]:
     with _directory() as directory, _postgresql(directory) as dsn:
         address, artifacts = _free_address(), directory / "artifacts"
         host, port = address.split(":")
-        command = [program, "server", "--host", host, "--port", port, "--backend-store-uri", dsn]
+        store = dsn.replace("postgresql:", "postgresql+psycopg2:")
+        command = [program, "server", "--host", host, "--port", port, "--backend-store-uri", store]
         with _started([*command, "--artifacts-destination", artifacts], directory, address) as pid:
             yield Peer("MLflow", address, pid, artifacts)
 
@@ -131,12 +132,11 @@ def _started(command: Sequence[str | Path], directory: Path, address: str) -> It
                 time.sleep(0.2)
             yield process.pid
         finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            for ending in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, ending)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(20)
 
 
 def _answers(address: str) -> bool:
