@@ -12,6 +12,7 @@ from penstock_server.core.runs import Runs
 from penstock_server.model.artifacts import Artifact
 from penstock_server.model.errors import Changed, InvalidArgument, InvalidPageToken, NotFound, StoreRefused
 from penstock_server.model.uploads import Route
+from penstock_server.postgres import artifacts
 from penstock_server.postgres.database import Database
 
 FILL = """
@@ -61,6 +62,24 @@ async def test_a_directory_has_files_and_directories(here: Place, page_size: int
     assert await listed(here, "c", page_size) == ["c/d/"]
     for empty in ("a", "b/x", "nothing", "b/y.", "é/è/x"):
         assert await listed(here, empty, page_size) == []
+
+
+@pytest.mark.parametrize("taken", [1, 2, 3, 5, 1000])
+@pytest.mark.parametrize("page_size", [7, 30, 0])
+async def test_however_it_is_read_a_directory_has_the_same(
+    here: Place, monkeypatch: pytest.MonkeyPatch, taken: int, page_size: int
+) -> None:
+    monkeypatch.setattr(artifacts, "_TAKEN", taken)
+    paths = [
+        *PATHS,
+        *(f"many/{number}" for number in range(25)),
+        *(f"n{number}" for number in range(25)),
+        *(f"o{number}/{file}" for number in range(5) for file in range(number * 4)),
+        "p",
+    ]
+    await fill(here, paths)
+    expected = {path[: path.find("/") + 1] or path for path in paths}
+    assert await listed(here, page_size=page_size) == sorted(expected)
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 0])

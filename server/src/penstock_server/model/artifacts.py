@@ -6,7 +6,7 @@ import mimetypes
 import re
 import uuid
 from dataclasses import dataclass
-from typing import NewType
+from typing import NamedTuple, NewType
 from urllib.parse import quote, unquote, urlsplit
 
 from penstock_server.model.errors import InvalidArgument
@@ -56,8 +56,7 @@ _HALF = re.compile(r"[\ud800-\udfff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NamedTuple):
     """A file of an owner, or a directory of such, which has nothing but a path. Sizes are in bytes, times in ms."""
 
     path: str
