@@ -119,6 +119,12 @@ class ServerProcess:
         self.close()
 
     @property
+    def ended(self) -> bool:
+        """Whether the main process has ended."""
+        assert self._process is not None
+        return self._process.poll() is not None
+
+    @property
     def pid(self) -> int:
         """The main process."""
         assert self._process is not None

@@ -228,9 +228,10 @@ def test_the_registry_is_searched(client: MlflowClient, name: str) -> None:
     assert [int(found.version) for found in versions] == [1, 2, 3, 4]
     assert len(client.search_model_versions(f"run_id = '{run.info.run_id}'")) == 10
     assert {found.name[-1] for found in client.search_model_versions(f"{mine} AND tags.v = '2'")} == {"3", "4"}
-    page = client.search_model_versions(mine, max_results=4, order_by=["name ASC", "version_number DESC"])
+    order = ["name ASC", "version_number DESC"]
+    page = client.search_model_versions(mine, max_results=4, order_by=order)
     assert [(found.name[-1], int(found.version)) for found in page] == [("1", 1), ("2", 2), ("2", 1), ("3", 3)]
-    after = client.search_model_versions(mine, max_results=10, order_by=["name ASC"], page_token=page.token)
+    after = client.search_model_versions(mine, max_results=10, order_by=order, page_token=page.token)
     assert len(after) == 6
 
 
