@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas as pd
 import psutil
 import pytest
+from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from sklearn.linear_model import LinearRegression
-
-import mlflow
-from mlflow import MlflowClient
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]})
 
