@@ -6,6 +6,8 @@ import hashlib
 import os
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,11 @@ def test_a_server_for_artifacts_only_beside_one_for_all(postgres: Any, data_dir:
             with pytest.raises(grpc.RpcError) as caught:
                 new_run(to_only)
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            http = f"http://{only.http_address}/api/2.0"  # MLflow's
+            with urllib.request.urlopen(f"{http}/mlflow-artifacts/artifacts/0/{run_id}/artifacts/a") as answer:
+                assert answer.read() == data
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{http}/mlflow/experiments/get?experiment_id=0")
         assert only.stop() == 0
         assert tracking.stop() == 0
     postgres.drop(dsn)
