@@ -50,7 +50,7 @@ CHOSEN = [
         ),
     ),
     Difference(
-        "A field that has the wrong type, or is missing within a list, is refused, and before what the request names is "
+        "A field that has the wrong type, or is missing within a list, is refused, before what the request names is "
         "looked for; MLflow drops some such in silence.",
         lambda _, stock, ours: ours.status == 400 and _said(ours, "for more information about request parameters"),
     ),
