@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 UV = Path(sys.executable).parent / "uv"
 FASTTRACKML = ["--no-deps", "fasttrackml==0.6.0"]  # it is a program in Go; what it depends on is for its client
 MLFLOW = ["mlflow", "psycopg2-binary==2.9.13", "--constraint", str(ROOT / "constraints-mlflow3.txt")]
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 @dataclass(frozen=True)
