@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from penstock.errors import FailedPrecondition
+from penstock.errors import FailedPrecondition, TransferFailed
 from penstock.mlflow.door import client_of, mlflow_errors
 
 _NOUNS = ("models", "traces")
@@ -37,14 +37,24 @@ class PenstockArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # M
             where = self._within(artifact_path, Path(local_file).name)
             try:
                 self._client.upload_artifact(self._owner, local_file, where)
-            except FailedPrecondition:  # a version of a model stands on what is there; MLflow knows no such thing
-                self._client.delete_artifact(self._owner, where, force=True)
-                self._client.upload_artifact(self._owner, local_file, where)
+            except FailedPrecondition:
+                self._replace(Path(local_file), where)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Bring all files below a directory in."""
         with mlflow_errors():
-            self._client.upload_artifacts(self._owner, local_dir, self._within(artifact_path))
+            try:
+                self._client.upload_artifacts(self._owner, local_dir, self._within(artifact_path))
+            except TransferFailed as failed:
+                if not all(isinstance(error, FailedPrecondition) for error in failed.failures.values()):
+                    raise
+                for name in failed.failures:
+                    self._replace(Path(local_dir, name), self._within(artifact_path, name))
+
+    def _replace(self, file: Path, where: str) -> None:
+        """What a version of a model stands on: MLflow knows no such thing, and the registry's history tells."""
+        self._client.delete_artifact(self._owner, where, force=True)
+        self._client.upload_artifact(self._owner, file, where)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What is in a directory; of a file, nothing."""

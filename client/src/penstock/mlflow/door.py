@@ -20,7 +20,7 @@ from penstock import errors
 from penstock.address import parse_address
 from penstock.calls import Request
 from penstock.client import Client
-from penstock.effort import Effort
+from penstock.effort import PATIENCE, Effort
 from penstock.transport import Channels
 from penstock.v1 import mlflow_pb2 as pb
 
@@ -101,7 +101,7 @@ class Door:
                 if each is not None:
                     request.query.add(name=name, value=str(each))
         with mlflow_errors():
-            return Effort().persist(lambda: self._once(request))
+            return Effort(PATIENCE).persist(lambda: self._once(request))
 
     def _once(self, request: pb.CallMlflowRequest) -> Reply:
         asked = Request(_METHOD, request, pb.CallMlflowResponse, streams=True)
