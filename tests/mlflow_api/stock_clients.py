@@ -18,7 +18,6 @@ FILES = sorted(file.stem for file in STOCK.glob("test_*.py"))
 VERSIONS = (3, 2)
 # One file of tests; a machine that does other things at the same time takes several times what is usual.
 SECONDS = 300
-_NOTHING_TO_DO = 5
 
 
 @dataclass
@@ -36,8 +35,11 @@ class StockTests:
 
         `meanwhile` is called again and again until they have ended.
         """
-        python = ROOT / f".venv-mlflow{self.version}" / "bin" / "python"
+        environment = ROOT / f".venv-mlflow{self.version}"
+        python = environment / "bin" / "python"
         assert python.exists(), "make test sets it up"
+        if self.file == "test_torch" and not any(environment.glob("lib/python*/site-packages/torch")):
+            return False
         log = self.directory / "stock.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -59,8 +61,8 @@ class StockTests:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        assert process.returncode in {0, _NOTHING_TO_DO}, log.read_text()
-        return process.returncode == 0
+        assert process.returncode == 0, log.read_text()
+        return True
 
     def _environment(self, binaries: Path) -> dict[str, str]:
         mine = {name: value for name, value in clean_environment().items() if not name.startswith("MLFLOW_")}

@@ -6,11 +6,9 @@ from typing import Any
 
 import mlflow
 import numpy as np
-import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.models import infer_signature
-
-torch = pytest.importorskip("torch")
 
 
 def test_a_loop(client: MlflowClient, called: dict[str, Any], name: str) -> None:
