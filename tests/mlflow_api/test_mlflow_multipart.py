@@ -40,7 +40,7 @@ def send(url: str, data: bytes) -> str:
 
 def begun(ask: Asking, directory: str, count: int) -> tuple[str, list[str]]:
     """An upload of model.bin: its id, and where its parts go."""
-    made = ask.ok(f"{HERE}/mpu/create/{directory}", path="/home/ann/model.bin", num_parts=count)
+    made = ask.ok(f"{HERE}/mpu/create/{directory}", path="/data/ann/model.bin", num_parts=count)
     assert [each["part_number"] for each in made["credentials"]] == list(range(1, count + 1))
     return made["upload_id"], [each["url"] for each in made["credentials"]]
 
