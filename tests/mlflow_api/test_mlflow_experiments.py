@@ -112,8 +112,9 @@ def test_ids_of_none(ask: Asking, experiment_id: str, status: int, words: str) -
 
 
 def test_a_name_of_none(ask: Asking) -> None:
-    told = ask.get("experiments/get-by-name", experiment_name="nobody's")
-    assert (told.status, told.code) == (404, "RESOURCE_DOES_NOT_EXIST")
+    for name in ("nobody's", "x" * 501):
+        told = ask.get("experiments/get-by-name", experiment_name=name)
+        assert (told.status, told.code) == (404, "RESOURCE_DOES_NOT_EXIST")
     told = ask.get("experiments/get-by-name")
     assert (told.status, told.code) == (400, "INVALID_PARAMETER_VALUE")
 

@@ -32,6 +32,26 @@ class Within:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """The path of a file of the `run`-th run, as the proxy of artifacts knows it."""
+
+    run: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The id of a trace, which clients make themselves: the same on both sides."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """A time, in ms, later than that of any request before."""
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """One request. `makes` is the kind of what it makes, if it succeeds."""
 
@@ -102,6 +122,12 @@ def some(each: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrategy[list[
     return st.lists(each, max_size=most)
 
 
+def orders(*keys: str) -> st.SearchStrategy[list[str]]:
+    """An order of up to two keys."""
+    return some(one_of(*keys), 2)
+
+
+within = st.lists(refs("experiment"), min_size=1, max_size=2)
 metric = fields(key=keys, value=numbers, timestamp=times, step=steps)
 experiment, run, model, version, logged = (refs(kind) for kind in NOBODY)
 views = one_of(None, "ACTIVE_ONLY", "DELETED_ONLY", "ALL", "OTHER")
@@ -130,12 +156,10 @@ filters = one_of(None, "").flatmap(
         st.lists(run_conditions, min_size=2, max_size=3).map(" and ".join),
     )
 )
-run_orders = some(
-    one_of(
-        *("metrics.a", "metrics.a DESC", "params.a", "tags.a desc", "start_time", "attributes.start_time ASC"),
-        *("run_name DESC", "status", "end_time", "attributes.x", "metrics.a UP", "", "run_id"),
-    ),
-    2,
+run_orders = orders(
+    *("metrics.a", "metrics.a DESC", "params.a", "tags.a desc", "start_time", "attributes.start_time ASC"),
+    *("run_name DESC", "status", "end_time", "attributes.x", "metrics.a UP", "", "metrics.`c d` DESC", "params.b desc"),
+    *("user_id", "tags.a", "created DESC", "run_name", "end_time desc"),
 )
 experiment_filters = one_of(
     *(None, "", "name LIKE '%first'", "name ILIKE '%SECOND'", "tags.a = 'x'", "tags.a IS NULL", "creation_time > 5"),
@@ -148,7 +172,7 @@ experiment_filters = one_of(
         "name = 5",
     ),
 ).map(Within)
-experiment_orders = some(one_of("name", "name DESC", "experiment_id", "creation_time", "x", "tags.a"), 2)
+experiment_orders = orders("name", "name DESC", "experiment_id", "x", "tags.a", "experiment_id DESC")
 model_filters = one_of(
     *(
         None,
@@ -193,7 +217,7 @@ RUNS = [
         experiment_id=experiment,
         user_id=one_of("me", "you", None, ""),
         run_name=GIVEN_NAMES,
-        start_time=one_of(1000, 2000, "3000", 0),
+        start_time=st.just(Now()),
         tags=some(pair(), 2),
     ),
     act("GET", "runs/get", run_id=run),
@@ -214,7 +238,7 @@ RUNS = [
     act("GET", "metrics/get-history", run_id=run, metric_key=keys, max_results=sizes),
     act(
         *("POST", "runs/search"),
-        experiment_ids=some(experiment, 2),
+        experiment_ids=within,
         filter=filters,
         order_by=run_orders,
         max_results=sizes,
@@ -273,26 +297,3 @@ LOGGED = [
     act("DELETE", "logged-models/{logged}", logged=logged),
     act("POST", "runs/outputs", run_id=run, models=some(fields(model_id=logged, step=one_of(0, 1, None)), 2)),
 ]
-
-AREAS = {"experiments": EXPERIMENTS, "runs": RUNS, "registry": REGISTRY, "logged models": LOGGED}
-
-# What the others need is there to begin with.
-OPENING = {
-    "experiments": [Act("POST", "experiments/create", {"name": Own("opening")}, "experiment")],
-    "runs": [
-        Act("POST", "experiments/create", {"name": Own("opening")}, "experiment"),
-        Act("POST", "runs/create", {"experiment_id": Ref("experiment", 0), "start_time": 1, "run_name": "r0"}, "run"),
-        Act("POST", "runs/create", {"experiment_id": Ref("experiment", 0), "start_time": 2, "run_name": "r1"}, "run"),
-    ],
-    "registry": [
-        Act("POST", "registered-models/create", {"name": Own("m1")}, "model"),
-        Act("POST", "model-versions/create", {"name": Ref("model", 0), "source": "s3://bucket/a"}, "version"),
-    ],
-}
-OPENING["logged models"] = OPENING["runs"]
-
-
-def programs(area: str) -> st.SearchStrategy[list[Act]]:
-    """Sequences of requests of one area."""
-    kinds = AREAS[area] + (RUNS[:1] if area == "logged models" else [])
-    return st.lists(st.one_of(kinds), min_size=12, max_size=30).map(lambda acts: OPENING[area] + acts)

@@ -16,7 +16,12 @@ _TIMES = frozenset(
         *("creation_timestamp_ms", "last_updated_timestamp_ms"),
     )
 )
-_UNORDERED = frozenset(("tags", "params", "metrics", "aliases", "latest_versions"))
+_UNORDERED = frozenset(
+    (
+        *("tags", "params", "metrics", "aliases", "latest_versions"),
+        *("dataset_inputs", "model_inputs", "model_outputs", "dataset_summaries"),
+    )
+)
 _GIVEN_RUN_NAMES = ("one", "two", "r0", "r1", "")
 _PLACE = re.compile(r"mlflow-artifacts:/(\d+)")
 
@@ -26,6 +31,8 @@ def plain(side: Side, told: Told) -> Any:
     answer = told.json
     if told.status != 200:
         return told.status, answer["error_code"] if isinstance(answer, dict) else "no JSON"
+    if not isinstance(answer, dict):
+        return told.status, told.body or {}  # a file; who has nothing to say may say so with no JSON at all
     return told.status, _plain(_Names(side), "", answer)
 
 
@@ -55,7 +62,9 @@ def _plain(names: _Names, key: str, value: Any) -> Any:
     if isinstance(value, dict):
         if value.get("key") == "mlflow.runName":
             return {"key": "mlflow.runName", "value": _run_name(value["value"])}
-        return {name: _plain(names, name, each) for name, each in value.items()}
+        # A description is always told of versions here, be it empty.
+        told = {name: each for name, each in value.items() if (name, each) != ("description", "")}
+        return {name: _plain(names, name, each) for name, each in told.items()}
     if isinstance(value, list):
         # A run tells its user as this tag, too, whoever made it.
         found = [_plain(names, key, each) for each in value if not (key == "tags" and each["key"] == "mlflow.user")]

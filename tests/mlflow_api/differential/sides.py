@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from asking import Asking, Told
 
-from differential.acts import Act, Own, Ref, Within
+from differential.acts import Act, File, Now, Own, Ref, Trace, Within
 
 # Where an answer has the id of what was made.
 _MADE = {
@@ -19,7 +21,14 @@ _MADE = {
     "version": lambda told: told["model_version"]["version"],
     "logged": lambda told: told["model"]["info"]["model_id"],
 }
-_NOTHING = {"experiment": "999998", "run": "e" * 32, "model": "nothing", "version": "98", "logged": "m-" + "e" * 32}
+_NOTHING = {
+    "experiment": "999998",
+    "run": "e" * 32,
+    "model": "nothing",
+    "version": "98",
+    "logged": "m-" + "e" * 32,
+    "trace": "tr-" + "e" * 32,
+}
 
 
 @dataclass(slots=True)
@@ -29,30 +38,46 @@ class Side:
     asking: Asking
     mark: str
     made: dict[str, list[str]] = field(default_factory=dict)
+    clock: int = 1000
 
     def play(self, act: Act) -> Told:
         """One request of it."""
         fields = self._filled(dict(act.fields))
-        path = act.path
-        for name, nothing in _NOTHING.items():
-            if f"{{{name}}}" in path:
-                path = path.replace(f"{{{name}}}", quote(str(fields.pop(name, nothing)), safe=""))
-        told = self.asking.get(path, **fields) if act.method == "GET" else self.asking.json(act.method, path, fields)
+        path = re.sub(r"{(\w+)}", lambda name: quote(str(fields.pop(name[1], _NOTHING.get(name[1])))), act.path)
+        if act.method == "GET":
+            told = self.asking.get(path, **fields)
+        elif act.method == "PUT":
+            told = self.asking.request("PUT", path, fields["body"].encode())
+        else:
+            told = self.asking.json(act.method, path, fields)
         if act.makes and told.status == 200:
             self.made.setdefault(act.makes, []).append(str(_MADE[act.makes](told.json)))
         return told
 
+    def play_next(self, act: Act, told: Told) -> Told:
+        """The same for the page after the one that was told."""
+        return self.play(replace(act, fields={**act.fields, "page_token": told.json["next_page_token"]}))
+
     def _filled(self, value: Any) -> Any:
-        if isinstance(value, Ref):
-            made = self.made.get(value.kind)
-            return made[value.number % len(made)] if made else _NOTHING[value.kind]
-        if isinstance(value, Own):
-            return self.mark + value.name if isinstance(value.name, str) and value.name.strip() else value.name
-        if isinstance(value, Within):
-            ours = f"name LIKE '{self.mark}%'"
-            return f"{ours} AND {value.text}" if value.text else ours
-        if isinstance(value, Mapping):
-            return {name: self._filled(each) for name, each in value.items()}
-        if isinstance(value, list):
-            return [self._filled(each) for each in value]
+        match value:
+            case Ref():
+                made = self.made.get(value.kind)
+                return made[value.number % len(made)] if made else _NOTHING[value.kind]
+            case Own():
+                return self.mark + value.name if isinstance(value.name, str) and value.name.strip() else value.name
+            case Within():
+                ours = f"name LIKE '{self.mark}%'"
+                return f"{ours} AND {value.text}" if value.text else ours
+            case File():
+                place = f"{self._filled(Ref('experiment', 0))}/{self._filled(Ref('run', value.run))}/artifacts"
+                return f"{place}/{value.path}" if value.path else place
+            case Trace():
+                return "tr-" + hashlib.sha256(f"{self.mark}{value.number}".encode()).hexdigest()[:32]
+            case Now():
+                self.clock += 1000
+                return self.clock
+            case Mapping():
+                return {name: self._filled(each) for name, each in value.items()}
+            case list():
+                return [self._filled(each) for each in value]
         return value

@@ -11,7 +11,7 @@ from penstock_server.mlflow.arguments import Arguments
 from penstock_server.mlflow.door import Answer, Endpoint
 from penstock_server.mlflow.errors import MlflowError, missing
 from penstock_server.model.access import Caller, Permission, Resource
-from penstock_server.model.errors import NotActive, NotFound
+from penstock_server.model.errors import InvalidArgument, NotActive, NotFound
 from penstock_server.model.experiments import Experiment
 from penstock_server.model.lifecycle import Lifecycle
 from penstock_server.model.metrics import check_key
@@ -57,7 +57,7 @@ class ExperimentEndpoints:
         name = arguments.required("experiment_name")
         try:
             return {"experiment": shown(await self._experiments.get_by_name(caller, name))}
-        except NotFound:
+        except (NotFound, InvalidArgument):  # nor can there be one of a name that is none
             raise missing(f"Could not find experiment with name '{name}'") from None
 
     async def _search(self, caller: Caller, arguments: Arguments) -> Answer:
