@@ -29,7 +29,7 @@ from importlib.metadata import version
 import penstock
 
 for module in pkgutil.walk_packages(penstock.__path__, "penstock."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith("__main__") and not module.name.startswith("penstock.mlflow."):  # MLflow's to load
         importlib.import_module(module.name)
 
 from penstock.columns import by_bytes
