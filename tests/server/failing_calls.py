@@ -62,6 +62,7 @@ def uploads(run_id: str, *paths: str) -> ar.UploadArtifactsRequest:
 # Method, request, status, a part of the sentence, facts beside the class of the error.
 Failure = tuple[str, Callable[[World], Any], grpc.StatusCode, str, dict[str, str]]
 BAD_RUN = "run_id: 'no id' is not a run id (32 hexadecimal digits)"
+BAD_OWNER = "run_id: 'no id' is no id: a run's has 32 hexadecimal digits"
 BAD_EXPERIMENT = "experiment_id: 'x' is not a decimal integer"
 DELETED = "is deleted; restore it first"
 
@@ -436,7 +437,7 @@ FAILURES: list[Failure] = [
     ("GetMetricSummaries", lambda w: me.GetMetricSummariesRequest(), INVALID, "run_ids: 1 to 10000", {}),
     ("GetMetricSummaries", lambda w: me.GetMetricSummariesRequest(run_ids=["no id"]), INVALID, "run_ids: 'no id'", {}),
     # Artifacts.
-    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id="no id", path="a"), INVALID, BAD_RUN, {}),
+    ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id="no id", path="a"), INVALID, BAD_OWNER, {}),
     ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=NO_RUN, path="a"), MISSING, "does not exist", {}),
     ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.deleted_run, path="a"), STATE, DELETED, {}),
     ("BeginUpload", lambda w: ar.BeginUploadRequest(run_id=w.run, path="/a"), INVALID, "is absolute; write a", {}),
@@ -509,7 +510,7 @@ FAILURES: list[Failure] = [
         "is not there any more",
         {"penstock-error": "UploadGone"},
     ),
-    ("UploadArtifacts", lambda w: uploads("no id", "a"), INVALID, BAD_RUN, {}),
+    ("UploadArtifacts", lambda w: uploads("no id", "a"), INVALID, BAD_OWNER, {}),
     ("UploadArtifacts", lambda w: uploads(w.run), INVALID, "files: 1 to 256 can be sent at once", {}),
     ("UploadArtifacts", lambda w: uploads(w.run, *257 * "a"), INVALID, "and these are 257", {}),
     ("SignUploadParts", lambda w: ar.SignUploadPartsRequest(run_id=w.run, upload_id=NO_RUN), STATE, "itself; send", {}),

@@ -144,7 +144,7 @@ REGISTRY_FAILURES: list[Failure] = [
         "SetAlias",
         _always(pb.SetAliasRequest(name=MODEL, version=1, alias="v1")),
         INVALID,
-        "alias: 'v1' would be taken for a version or a stage",
+        "alias: 'v1' would be taken for a version",
         _field("alias"),
     ),
     (
