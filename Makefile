@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-faults check check-style check-types check-layers check-protos check-protobuf check-tree fix \
+.PHONY: help setup demo run test test-faults test-mlflow check check-style check-types check-layers check-protos check-protobuf check-tree fix \
 	protos bench constraints clean
 
 BIN := .venv/bin
@@ -38,6 +38,9 @@ test: .venv/ready .venv-mlflow2/ready .venv-mlflow3/ready $(if $(TORCH),.venv-ml
 
 test-faults: .venv/ready ## Play the fault campaigns at length (again: make test-faults SEED=1; less of it: SCALE=0.1).
 	@PYTHONPATH=tests:tests/faults $(BIN)/python -m campaign $(if $(SEED),--seed $(SEED)) $(if $(SCALE),--scale $(SCALE)) $(ARGS)
+
+test-mlflow: .venv/ready .venv-mlflow3/ready ## Play more random requests to MLflow's own server and to ours (PROGRAMS=200 of each area; ARGS=--hypothesis-seed=1).
+	@MLFLOW_PROGRAMS=$(or $(PROGRAMS),200) $(BIN)/python -m pytest tests/mlflow_api/test_mlflow_differential.py $(ARGS)
 
 check: check-style check-types check-layers check-protos check-protobuf check-tree ## Check style, types, layers, protos, generated code.
 

@@ -110,7 +110,7 @@ def _strategy(value: Any) -> st.SearchStrategy[Any]:
     return value if isinstance(value, st.SearchStrategy) else st.just(value)
 
 
-def act(method: str, path: str, makes: str = "", **each: Any) -> st.SearchStrategy[Act]:
+def act(method: str, path: str, makes: str = "", /, **each: Any) -> st.SearchStrategy[Act]:
     return st.builds(Act, st.just(method), st.just(path), fields(**each), st.just(makes))
 
 

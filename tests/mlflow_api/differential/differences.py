@@ -69,8 +69,30 @@ CHOSEN = [
         lambda _, stock, ours: ours.status == 400 and _said(ours, "Value must be one of"),
     ),
     Difference(
-        "A run whose `start_time` is 0 begins now.",
-        lambda act, *_: act.path.startswith("runs/") and act.fields.get("start_time") == 0,
+        "The keys of tags are checked by `runs/create`, too.",
+        lambda act, stock, ours: (
+            act.path == "runs/create" and (stock.status, ours.status) == (200, 400) and _said(ours, "tag key: ")
+        ),
+    ),
+    Difference(
+        "A status of an end sets `end_time` where there is none; any other takes it away.",
+        lambda act, stock, ours: (
+            act.path == "runs/update"
+            and stock.status == 200 == ours.status
+            and _said(stock, '"end_time"') != _said(ours, '"end_time"')
+        ),
+    ),
+    Difference(
+        "A text that can be no run's id is that of a run that is not there, 404; MLflow has 400 in places.",
+        lambda act, stock, ours: (
+            ours.status == 404 and _said(ours, "Run with id=") and _said(stock, "for parameter 'run_id'")
+        ),
+    ),
+    Difference(
+        "A tag of an unknown trace is 404; MLflow's database refuses it.",
+        lambda act, stock, ours: (
+            act.path.endswith("{trace}/tags") and ours.status == 404 and _said(stock, "FOREIGN KEY constraint")
+        ),
     ),
     Difference(
         "Times are 0 to the end of year 9999, in ms.",

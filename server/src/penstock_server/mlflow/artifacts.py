@@ -42,8 +42,8 @@ class ArtifactEndpoints:
         yield Endpoint("GET", "2.0/mlflow/artifacts/list", self._list, Permission.READ, Resource.RUN, "run_id")
 
     async def _list(self, caller: Caller, arguments: Arguments) -> Answer:
-        run = await self._runs.get(caller, ids.run_id(arguments))
         directory = places.safe(arguments.text("path"))
+        run = await self._runs.get(caller, ids.run_id(arguments))
         found, token = await self._artifacts.list(
             caller, of_run(run.id), directory, page_size=SIZE_LIMIT, page_token=arguments.text("page_token")
         )

@@ -51,13 +51,13 @@ class MetricEndpoints:
         return {}
 
     async def _log_batch(self, caller: Caller, arguments: Arguments) -> Answer:
-        run_id = ids.run_id(arguments)
         names, columns = points.batch(arguments)
         params = [run_texts.param(each) for each in arguments.messages("params")]
         tags, run_name = run_texts.tags(arguments)
         _check_sizes(len(names), len(params), len(tags) + bool(run_name))
         _check_distinct([key for key, _ in params])
         check_text(f"value of tag {run_texts.RUN_NAME!r}", run_name, NAME_LIMIT)
+        run_id = ids.run_id(arguments)
         if any("model_id" in each for each in arguments.get("metrics") or ()):
             await self._log_of_models(caller, run_id, list(arguments.messages("metrics")), names, columns)
         await self._metrics.log_columns(caller, run_id, names, columns, dict(params), tags)

@@ -15,7 +15,7 @@ from penstock_server.mlflow.experiments import pairs
 from penstock_server.model.access import Caller, Permission, Resource
 from penstock_server.model.errors import NotFound
 from penstock_server.model.metrics import check_key
-from penstock_server.model.registry import LATEST, Ref, RegisteredModel, check_alias_form, check_name
+from penstock_server.model.registry import LATEST, Ref, RegisteredModel, check_alias, check_alias_form, check_name
 
 _HERE = "2.0/mlflow/registered-models"
 _PAGE = 100
@@ -90,7 +90,7 @@ class RegisteredModelEndpoints:
         return {}
 
     async def _set_alias(self, caller: Caller, arguments: Arguments) -> Answer:
-        name, alias = arguments.required("name"), arguments.required("alias")
+        name, alias = arguments.required("name"), check_alias(arguments.required("alias"))
         await self._versions.set_alias(caller, name, alias, model_versions.number(arguments, name))
         return {}
 
