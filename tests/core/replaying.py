@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from registering import ANN, Desk
 
 from penstock_server.core.promotions import Promotions
+from penstock_server.model.logged_models import format_model_id
 from penstock_server.model.promotions import PromotionState
 from penstock_server.model.registry import Event, EventKind, Ref, Stage
 from penstock_server.model.runs import format_run_id
@@ -26,6 +27,8 @@ class Version:
     description: str
     created_by: str
     status_message: str = ""
+    given_source: str = ""
+    logged_model_id: str = ""
     stage: str = "None"
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -216,6 +219,8 @@ async def answered(desk: Desk) -> dict[str, Model]:
             version.description,
             version.created_by,
             version.status_message,
+            version.given_source,
+            format_model_id(version.logged_model_id) if version.logged_model_id else "",
             version.stage.label,
             version.tags,
         )
