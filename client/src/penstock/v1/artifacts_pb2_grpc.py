@@ -28,6 +28,10 @@ if _version_not_supported:
 class ArtifactServiceStub(object):
     """Upload, download, list and delete the files of runs.
 
+    Where a `run_id` is asked for, the id of something else that has files will do as well: of a logged model, written
+    m-<32 hexadecimal digits>, or of a trace, written tr-<32 hexadecimal digits>. All that is said here of a run's files
+    holds for theirs.
+
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
@@ -100,6 +104,10 @@ class ArtifactServiceStub(object):
 
 class ArtifactServiceServicer(object):
     """Upload, download, list and delete the files of runs.
+
+    Where a `run_id` is asked for, the id of something else that has files will do as well: of a logged model, written
+    m-<32 hexadecimal digits>, or of a trace, written tr-<32 hexadecimal digits>. All that is said here of a run's files
+    holds for theirs.
 
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
@@ -264,6 +272,10 @@ def add_ArtifactServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ArtifactService(object):
     """Upload, download, list and delete the files of runs.
+
+    Where a `run_id` is asked for, the id of something else that has files will do as well: of a logged model, written
+    m-<32 hexadecimal digits>, or of a trace, written tr-<32 hexadecimal digits>. All that is said here of a run's files
+    holds for theirs.
 
     A path is relative, `/` between its names, each name to 255 bytes of UTF-8 and the whole to 800. It has no empty
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
