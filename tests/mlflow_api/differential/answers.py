@@ -19,7 +19,7 @@ _TIMES = frozenset(
 _UNORDERED = frozenset(
     (
         *("tags", "params", "metrics", "aliases", "latest_versions"),
-        *("dataset_inputs", "model_inputs", "model_outputs", "dataset_summaries"),
+        *("dataset_inputs", "model_inputs", "model_outputs", "dataset_summaries", "request_metadata"),
     )
 )
 _GIVEN_RUN_NAMES = ("one", "two", "r0", "r1", "")
@@ -30,7 +30,7 @@ def plain(side: Side, told: Told) -> Any:
     """What can be compared with the other side's."""
     answer = told.json
     if told.status != 200:
-        return told.status, answer["error_code"] if isinstance(answer, dict) else "no JSON"
+        return told.status, answer.get("error_code") if isinstance(answer, dict) else "no JSON"
     if not isinstance(answer, dict):
         return told.status, told.body or {}  # a file; who has nothing to say may say so with no JSON at all
     return told.status, _plain(_Names(side), "", answer)

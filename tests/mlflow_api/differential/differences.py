@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,6 +30,20 @@ def _said(told: Told, *words: str) -> bool:
     return all(word in told.body.decode(errors="replace") for word in words)
 
 
+# What a 404 says there is nothing of.
+_NOBODY = re.compile(r"(?:id=|ID '|name=|version=)([^ ',)]+)")
+_TWICE = ("tags.", "experiment_tags.", "input_tags.", "logged_model_params.", "logged_model_tags.")
+
+
+def _two_mistakes(stock: Told, ours: Told) -> bool:
+    """Whether one tells that something is not there, and the other of something else that cannot be."""
+    absent, impossible = (ours, stock) if ours.status == 404 else (stock, ours)
+    if (absent.status, impossible.status) != (404, 400) or not _said(impossible, "INVALID_PARAMETER_VALUE"):
+        return False
+    named = _NOBODY.findall(absent.body.decode())
+    return bool(named) and not any(_said(impossible, name) for name in named)
+
+
 CHOSEN = [
     Difference(
         "What a caller did wrong is told with a status of 400 to 499, where MLflow has some as 500.",
@@ -40,8 +55,37 @@ CHOSEN = [
         lambda _, stock, ours: stock.status == 400 == ours.status and _said(stock, "IntegrityError"),
     ),
     Difference(
-        "Several tags of one key in a `runs/create`: the last one holds; MLflow's database refuses them.",
-        lambda act, stock, ours: act.path == "runs/create" and _said(stock, "UNIQUE constraint failed: tags"),
+        "Of several tags or params of one key in one call the last one holds; MLflow's database refuses them.",
+        lambda act, stock, ours: (
+            ours.status == 200 and any(_said(stock, f"UNIQUE constraint failed: {table}") for table in _TWICE)
+        ),
+    ),
+    Difference(
+        "Of two mistakes in one request either may be told: 404 that something is not there, 400 that something "
+        "cannot be.",
+        lambda _, stock, ours: _two_mistakes(stock, ours),
+    ),
+    Difference(
+        "An empty name, id or key is refused, where MLflow stores blanks.",
+        lambda _, stock, ours: (stock.status, ours.status) == (200, 400) and _said(ours, "must not be empty"),
+    ),
+    Difference(
+        "A list of files tells the size of empty ones, too.",
+        lambda act, stock, ours: (
+            "artifacts" in act.path and _said(ours, '"file_size":0') and not _said(stock, '"file_size": 0')
+        ),
+    ),
+    Difference(
+        "An order has at most 10 keys, none twice.",
+        lambda act, stock, ours: act.path.endswith("/search") and _said(ours, "a key that no earlier one repeats"),
+    ),
+    Difference(
+        "Aliases are shown wherever a version is; MLflow leaves them out where there are several.",
+        lambda act, stock, ours: (
+            act.path.startswith(("registered-models/", "model-versions/"))
+            and stock.status == 200 == ours.status
+            and stock.body.count(b'"aliases"') < ours.body.count(b'"aliases"')
+        ),
     ),
     Difference(
         "An output that a run has already is no error.",
