@@ -72,7 +72,7 @@ def refs(kind: str) -> st.SearchStrategy[Any]:
 
 
 NOBODY: dict[str, st.SearchStrategy[Any]] = {
-    "experiment": one_of("999999", "abc", "-1", "", 17, "1.5"),
+    "experiment": one_of("999999", "abc", "-1", "", 999_997, "1.5"),
     "run": one_of("f" * 32, "no such run", "", "../x", 5, "f" * 300),
     "model": one_of("no such model", "", "a/b", " ", 5),
     "version": one_of("99", "0", "-1", "abc", "", 1.5),
@@ -194,6 +194,11 @@ version_filters = one_of(
 ).map(Within)
 model_orders = some(one_of("name", "name DESC", "last_updated_timestamp", "timestamp DESC", "x", "version_number"), 1)
 sources = one_of("s3://bucket/a", "s3://bucket/b", "", None, 5, "dbfs:/x", "gs://b/c")
+logged_filters = one_of(
+    *(None, "", "name = 'net'", "name LIKE 'n%'", "attributes.model_type = 't'", "params.a = 'x'", "tags.a != 'x'"),
+    *("metrics.a > 0", "metrics.a = 1 AND name = 'net'", "status = 'READY'", "status != 'FAILED'", "name > 'a'"),
+    *("creation_timestamp > 5", "params.a ILIKE 'X'", "nothing = 'x'", "'", "model_type IN ('t')"),
+)
 GIVEN_NAMES = one_of("one", "two", "", None)
 
 EXPERIMENTS = [
@@ -238,6 +243,14 @@ RUNS = [
     act("POST", "runs/delete-tag", run_id=run, key=keys),
     act("POST", "runs/log-batch", run_id=run, metrics=some(metric), params=some(pair()), tags=some(pair())),
     act("GET", "metrics/get-history", run_id=run, metric_key=keys, max_results=sizes),
+    act(
+        *("GET", "metrics/get-history-bulk-interval"),
+        run_ids=st.lists(run, min_size=1, max_size=2),
+        metric_key=keys,
+        start_step=one_of(None, 0, 1, 3),
+        end_step=one_of(None, 2, 3, 10, -1),
+        max_results=one_of(None, 1, 2, 3, 2500, 2501, 0),
+    ),
     act(
         *("POST", "runs/search"),
         experiment_ids=within,
@@ -297,5 +310,28 @@ LOGGED = [
     act("PATCH", "logged-models/{logged}/tags", logged=logged, tags=some(pair(), 2)),
     act("DELETE", "logged-models/{logged}/tags/a", logged=logged),
     act("DELETE", "logged-models/{logged}", logged=logged),
+    act(
+        *("POST", "logged-models/search"),
+        experiment_ids=within,
+        filter=logged_filters,
+        order_by=some(
+            fields(
+                field_name=one_of("name", "creation_timestamp", "metrics.a", "metrics.`c d`", "model_type", "x"),
+                ascending=one_of(True, False, None),
+            ),
+            1,
+        ),
+        max_results=one_of(None, 1, 2, 10, 0, -1),
+    ),
+    act(
+        *("POST", "runs/log-metric"),
+        run_id=run,
+        key=keys,
+        value=one_of(0, 1, 2.5, -1.5),
+        timestamp=one_of(0, 1000, 1001),
+        step=one_of(0, 1, 2),
+        model_id=logged,
+    ),
+    act("POST", "logged-models/{logged}/params", logged=logged, params=some(pair(), 2)),
     act("POST", "runs/outputs", run_id=run, models=some(fields(model_id=logged, step=one_of(0, 1, None)), 2)),
 ]
