@@ -242,3 +242,25 @@ def test_of_mlflow_2(ask: Asking) -> None:
     assert ask.read(OLD, experiment_ids=["0"], filter="tags.team = 'old'", max_results=5) == {"traces": [ended]}
     told = ask.json("PATCH", f"{OLD}/tr-none", {"timestamp_ms": 1, "status": "OK"})
     assert refused(told) == (404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_times_of_assessments_that_cannot_be(ask: Asking) -> None:
+    start(ask, 11)
+    path = f"{HERE}/tr-{11:032x}"
+    for time in ("0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00", "1969-12-31T23:59:59Z"):
+        for name in ("create_time", "last_update_time"):
+            said = {"assessment_name": "a", "feedback": {"value": 1}, name: time}
+            told = ask.post(f"{path}/assessments", assessment=said)
+            assert refused(told) == (400, "INVALID_PARAMETER_VALUE")
+            told = ask.post(HERE, trace={"trace_info": info(11, assessments=[said])})
+            assert refused(told) == (400, "INVALID_PARAMETER_VALUE")
+    assert "assessments" not in ask.read(path)["trace"]["trace_info"]
+
+
+def test_assessments_that_come_with_their_trace(ask: Asking) -> None:
+    said = {"assessment_id": "a-1", "assessment_name": "a", "feedback": {"value": 1}}
+    for fields in ({"assessment_name": "a\0"}, {"assessment_id": "x" * 9_000}, {"rationale": "x" * 70_000}):
+        told = ask.post(HERE, trace={"trace_info": info(12, assessments=[{**said, **fields}])})
+        assert refused(told) == (400, "INVALID_PARAMETER_VALUE"), fields
+    twice = start(ask, 12, assessments=[said, {**said, "feedback": {"value": 2}}])["assessments"]
+    assert [each["feedback"] for each in twice] == [{"value": 2}]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import NotFound
-from penstock_server.model.limits import check_text
+from penstock_server.model.limits import check_text, check_time_ms
 from penstock_server.model.traces import (
     ID_LIMIT,
     KEY_LIMIT,
@@ -28,7 +29,7 @@ class Assessments:
 
     async def create(self, caller: Caller, trace_id: str, assessment: Assessment) -> None:
         """Says something of a trace; what it overrides is valid no more. Raises AlreadyExists."""
-        check(assessment)
+        assessment = check(assessment)
         check_trace_id(trace_id)
         async with self._db.transaction() as conn:
             trace = await assessments.locate(conn, caller.workspace_id, trace_id)
@@ -63,7 +64,7 @@ class Assessments:
 
 
 def check(assessment: Assessment) -> Assessment:
-    """What is said. Raises InvalidArgument."""
+    """What is said, as it can be kept. Raises InvalidArgument."""
     check_text("assessment_id", assessment.assessment_id, ID_LIMIT, empty=False)
     check_text("assessment_name", assessment.name, KEY_LIMIT, empty=False)
     check_text("source_type", assessment.source_type, ID_LIMIT)
@@ -71,5 +72,6 @@ def check(assessment: Assessment) -> Assessment:
     check_text("rationale", assessment.rationale or "", RATIONALE_LIMIT)
     check_text("span_id", assessment.span_id or "", ID_LIMIT)
     check_text("overrides", assessment.overrides or "", ID_LIMIT)
-    check_pairs("metadata", assessment.metadata)
-    return assessment
+    check_time_ms("create_time", assessment.created_ms)
+    check_time_ms("last_update_time", assessment.updated_ms)
+    return replace(assessment, metadata=check_pairs("metadata", assessment.metadata))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from penstock_server.core import assessments
 from penstock_server.model.access import Caller
 from penstock_server.model.errors import InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
@@ -219,6 +220,8 @@ def _checked(trace: Trace) -> Trace:
         response_preview=_preview(trace.response_preview),
         tags=check_pairs("tags", trace.tags),
         metadata=check_pairs("trace_metadata", trace.metadata),
+        # Of two with one id the last.
+        assessments=list({each.assessment_id: assessments.check(each) for each in trace.assessments}.values()),
     )
 
 
