@@ -116,7 +116,7 @@ def test_a_database_without_our_tables(postgres, tmp_path: Path) -> None:
     code, found = doctor(tmp_path / "data", *PORTS, dsn=dsn)
     assert code == 1
     assert found["migrations"] == (
-        "bad: the database lacks 0001_tracking, 0002_delivery, 0003_artifacts, 0004_registry"
+        "bad: the database lacks 0001_tracking, 0002_delivery, 0003_artifacts, 0004_registry, 0005_mlflow"
         " → run: penstock-server migrate"
     )
     assert found["durability"].startswith("bad: fsync is off"), "as it is in the session's PostgreSQL"

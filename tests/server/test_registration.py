@@ -17,6 +17,7 @@ from penstock_server.rpc import access
 from penstock_server.rpc.artifacts import ArtifactService
 from penstock_server.rpc.experiments import ExperimentService
 from penstock_server.rpc.metrics import MetricService
+from penstock_server.rpc.mlflow import MlflowService
 from penstock_server.rpc.registry import RegistryService
 from penstock_server.rpc.runs import RunService
 from penstock_server.rpc.server import SERVICES, Server
@@ -136,6 +137,7 @@ def test_every_method_has_its_servicer() -> None:
         "MetricService": MetricService.__new__(MetricService),
         "ArtifactService": ArtifactService.__new__(ArtifactService),
         "RegistryService": RegistryService.__new__(RegistryService),
+        "MlflowService": MlflowService.__new__(MlflowService),
     }
 
     async def register(servicers: dict[str, Any], *, artifacts_only: bool = False) -> None:
