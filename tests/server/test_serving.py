@@ -141,11 +141,12 @@ def test_health_is_told_of_each_service(channel: grpc.Channel) -> None:
 def test_metrics_count_calls_by_method_and_status(server: ServerProcess, experiments: ExperimentServiceStub) -> None:
     with pytest.raises(grpc.RpcError):
         experiments.GetExperiment(experiments_pb2.GetExperimentRequest(experiment_id="98765"))
+    name = "penstock.v1.ExperimentService.GetExperiment"
+    # A call is counted when it is answered, of which who called may hear before.
+    wait(lambda: f'penstock_request_seconds_count{{method="{name}"}}' in server.get("/metrics")[1])
     status, text = server.get("/metrics")
     assert status == 200
-    name = "penstock.v1.ExperimentService.GetExperiment"
     assert f'penstock_requests_total{{method="{name}",status="NOT_FOUND"}}' in text
-    assert f'penstock_request_seconds_count{{method="{name}"}}' in text
     assert "penstock_ingest_buffer_bytes 0.0" in text
 
 
