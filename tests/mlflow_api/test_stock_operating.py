@@ -28,7 +28,7 @@ def test_training_outlives_the_server(server: ServerProcess, tmp_path: Path, ver
         if server.pid == first and server.ended:
             server.start().wait_ready()
 
-    assert StockTests(version, "outage", f"http://{server.http_address}", tmp_path, _USUAL).run(start_again)
+    StockTests(version, ["outage"], f"http://{server.http_address}", tmp_path, _USUAL).run(start_again)
     assert server.pid != first
 
 
@@ -43,7 +43,7 @@ def test_what_was_deleted_is_removed(server: ServerProcess, tmp_path: Path, vers
             assert re.match(r"removed: 2 runs.* and 1 experiment", out), out
             (tmp_path / "remove").rename(tmp_path / "removed")
 
-    assert StockTests(version, "removal", f"http://{server.http_address}", tmp_path).run(remove)
+    StockTests(version, ["removal"], f"http://{server.http_address}", tmp_path).run(remove)
 
 
 async def age(data_dir: Path) -> None:
