@@ -24,6 +24,7 @@ from penstock_server.model.traces import VALUE_LIMIT, Assessment, AssessmentKind
 from penstock_server.postgres import search_traces
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search_conditions import Parameters
+from penstock_server.postgres.traces import link_run as linked
 
 CALLER = Caller("tests", WorkspaceId(1))
 MS = 1_000_000
@@ -283,6 +284,20 @@ async def test_those_of_an_experiment_are_removed_oldest_first(filled: Traces, n
     assert await filled.delete(CALLER, HERE, until_ms=1_000) == 0
     assert await found(filled, "") == [2]
     assert len(nudges) == 2
+
+
+async def test_who_removes_and_who_links_never_wait_in_a_circle(traces: Traces, db: Database) -> None:
+    first, second = trace(1, request_ms=2_000), trace(2, request_ms=1_000)  # the older is the second by its id
+    for each in (first, second):
+        await traces.put(CALLER, each)
+    async with db.transaction() as conn:
+        await conn.execute("SET LOCAL lock_timeout = '2s'")
+        await linked(conn, CALLER.workspace_id, [named(1)], "r")
+        removing = asyncio.create_task(traces.delete(CALLER, HERE, until_ms=9_000))
+        while not (await execute(db, "SELECT count(*) FROM pg_locks WHERE NOT granted"))[0][0]:
+            await asyncio.sleep(0.01)
+        await linked(conn, CALLER.workspace_id, [named(2)], "r")
+    assert await removing == 2
 
 
 async def test_an_assessment_that_is_overridden_counts_no_more(filled: Traces, db: Database) -> None:

@@ -169,11 +169,15 @@ async def link_prompts(conn: Connection, workspace_id: WorkspaceId, trace_id: st
         raise NotFound("trace", trace_id)
 
 
+# Chosen by their age, but locked in the order in which all lock traces, so that nobody waits in a circle. What another
+# experiment has meanwhile stays.
 _DROP = """
 DELETE FROM traces WHERE id = ANY(ARRAY(
-    SELECT id FROM traces
-     WHERE workspace_id = $1 AND experiment_id = $2 AND ($3::bigint IS NULL OR request_ms <= $3)
-       AND ($4::text[] IS NULL OR trace_id = ANY($4)) ORDER BY request_ms, trace_id LIMIT $5 FOR UPDATE))
+    SELECT id FROM traces WHERE experiment_id = $2 AND id = ANY(ARRAY(
+        SELECT id FROM traces
+         WHERE workspace_id = $1 AND experiment_id = $2 AND ($3::bigint IS NULL OR request_ms <= $3)
+           AND ($4::text[] IS NULL OR trace_id = ANY($4)) ORDER BY request_ms, trace_id LIMIT $5))
+     ORDER BY trace_id FOR UPDATE))
 RETURNING id
 """
 
@@ -192,8 +196,10 @@ async def drop(
 
 _DROP_DELETED = """
 DELETE FROM traces WHERE id = ANY(ARRAY(
-    SELECT t.id FROM traces t JOIN experiments e ON e.id = t.experiment_id AND e.workspace_id = t.workspace_id
-     WHERE e.id = $1 AND e.lifecycle = 2 AND e.updated_ms < $2 LIMIT $3 FOR UPDATE OF t))
+    SELECT id FROM traces WHERE experiment_id = $1 AND id = ANY(ARRAY(
+        SELECT t.id FROM traces t JOIN experiments e ON e.id = t.experiment_id AND e.workspace_id = t.workspace_id
+         WHERE e.id = $1 AND e.lifecycle = 2 AND e.updated_ms < $2 LIMIT $3))
+     ORDER BY trace_id FOR UPDATE))
 RETURNING id
 """
 
