@@ -84,6 +84,12 @@ CHOSEN = [
         ),
     ),
     Difference(
+        "The location of a trace needs no `type`.",
+        lambda act, stock, ours: (
+            "/traces" in act.path and ours.status == 200 and _said(stock, "TRACE_LOCATION_TYPE_UNSPECIFIED")
+        ),
+    ),
+    Difference(
         "A list of files tells the size of empty ones, too.",
         lambda act, stock, ours: (
             "artifacts" in act.path and _said(ours, '"file_size":0') and not _said(stock, '"file_size": 0')
