@@ -84,8 +84,8 @@ bench: .venv/ready ## Measure it, beside the limit of the machine (docs/benchmar
 
 constraints: .venv/ready ## Take the newest versions of everything into constraints.txt and those of MLflow's clients.
 	printf -- '-e client\n-e server\n' | $(COMPILE) --group dev - > build-constraints.txt
-	$(COMPILE) client/pyproject.toml --group mlflow2 > build-constraints-mlflow2.txt
-	$(COMPILE) client/pyproject.toml --group mlflow3 > build-constraints-mlflow3.txt
+	printf -- '-e client\n-e server\n' | $(COMPILE) --group mlflow2 - > build-constraints-mlflow2.txt
+	printf -- '-e client\n-e server\n' | $(COMPILE) --group mlflow3 - > build-constraints-mlflow3.txt
 	for name in '' -mlflow2 -mlflow3; do \
 	  { echo '# Versions that the tests pass with, by name and version only. Refresh: make constraints.'; \
 	    cat build-constraints$$name.txt; } > constraints$$name.txt; rm build-constraints$$name.txt; done
@@ -101,12 +101,13 @@ clean: ## Remove what setup and the tools made; what servers recorded (.penstock
 		--editable client --editable server
 	@touch $@
 
-# One of MLflow's clients, with our client beside it. (pyarrow has no file for Python 3.14 that MLflow 2 would take.)
+# One of MLflow's clients, with our client beside it, and our server, which imports with it.
+# (pyarrow has no file for Python 3.14 that MLflow 2 would take.)
 .venv-mlflow%/ready: .venv/ready constraints-mlflow%.txt
 	@echo 'Setting up .venv-mlflow$* …'
 	@$(UV) venv --quiet --clear --python '>=3.11,<3.14' .venv-mlflow$*
 	@$(INSTALL) --python .venv-mlflow$*/bin/python --group mlflow$* --constraint constraints-mlflow$*.txt \
-		--build-constraints constraints.txt --editable client
+		--build-constraints constraints.txt --editable client --editable server
 	@touch $@
 
 # By pip, which knows where people here get a PyTorch of theirs; what there is elsewhere for Linux brings gigabytes for GPUs.

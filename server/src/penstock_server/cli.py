@@ -17,6 +17,7 @@ import uvloop
 from penstock_server import app, data_dir, doctor, failures, logs, supervisor
 from penstock_server.config import FILE_VARIABLE, PREFIX, Address, ConfigError, Loaded, Settings, load
 from penstock_server.core.retention import Retention
+from penstock_server.importing.command import from_mlflow
 from penstock_server.model.errors import FailedPrecondition
 from penstock_server.postgres import migrations
 from penstock_server.postgres.database import Database
@@ -45,6 +46,7 @@ _COMMANDS = {
     "migrate": "bring the database to this server's revision; nothing happens when it is there",
     "check-config": "print every setting and where it comes from, or all that is wrong",
     "gc": "remove for good what was deleted longer ago than a retention period; without --yes, only say what that is",
+    "import": "bring in what an MLflow server, database or mlruns directory has; again, and it goes on where it ended",
     "doctor": "look at configuration, data directory, ports, artifacts and database, and say what to fix",
 }
 
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command, and returns the exit code."""
     given = vars(_parser().parse_args(arguments))
     command, file = given.pop("command"), given.pop("config", None)
+    wanted = {name: given.pop(name, None) for name in _IMPORT}
     age_ms, for_good = given.pop("older_than", _GC_AGE_MS), given.pop("yes", False)
     try:
         loaded = load(given, file)
@@ -68,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return failures.exit_code(lambda: asyncio.run(_migrate(settings)))
         case "gc":
             return failures.exit_code(lambda: asyncio.run(_gc(settings, age_ms, for_good=for_good)))
+        case "import":
+            return failures.exit_code(lambda: asyncio.run(_import(settings, wanted)))
         case "doctor":
             return asyncio.run(_doctor(settings))
         case _:
@@ -159,6 +164,26 @@ async def _gc(settings: Settings, age_ms: int, *, for_good: bool) -> None:
         print("nothing is removed yet; the same with --yes removes it for good")
 
 
+# What of an import is no setting.
+_IMPORT = ("kind", "source", "registry", "experiments", "artifacts", "dry_run")
+
+
+async def _import(settings: Settings, wanted: dict[str, Any]) -> None:
+    async with _database(settings) as dsn, app.store(settings) as store:
+        tally = await from_mlflow(
+            dsn,
+            store,
+            wanted["source"],
+            wanted["registry"],
+            wanted["experiments"] or [],
+            wanted["artifacts"] or "copy",
+            dry_run=bool(wanted["dry_run"]),
+        )
+    print(*tally.lines(), sep="\n")
+    if not wanted["dry_run"] and not tally.whole:
+        raise FailedPrecondition("not all that is in the source is here; above stands what, and why")
+
+
 _NAMED = 10
 
 
@@ -215,6 +240,8 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="AGE",
                 help="what was deleted longer ago than this: 30d, 12h, 45m or 0, which is a minute (default: 30d)",
             )
+        if name == "import":
+            _add_import(command)
         command.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file with settings ({FILE_VARIABLE})")
         for setting, field in Settings.model_fields.items():
             shown: dict[str, Any] = (
@@ -226,6 +253,28 @@ def _parser() -> argparse.ArgumentParser:
                 **shown,
             )
     return parser
+
+
+def _add_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument("kind", choices=["mlflow"], help="what wrote it")
+    command.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        metavar="URI",
+        help="a tracking URI (http://host:5000), a database (sqlite:///mlflow.db) or an mlruns directory",
+    )
+    command.add_argument("--registry", metavar="URI", help="where the registry is (default: with the rest)")
+    command.add_argument(
+        "--experiments", nargs="+", metavar="NAME", help="only these, by name or id, and without the registry"
+    )
+    command.add_argument(
+        "--artifacts",
+        choices=["copy", "reference", "none"],
+        help="copy files into this server's store, leave them where clients find them by themselves, or leave them out "
+        "(default: copy)",
+    )
+    command.add_argument("--dry-run", action="store_true", help="count what there is, and write nothing")
 
 
 _UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000}

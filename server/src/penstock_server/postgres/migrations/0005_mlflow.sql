@@ -176,3 +176,14 @@ CREATE TABLE trace_assessments (
 -- Between which times a chunk's points lie, which may come in another order than their steps: MLflow's clients read
 -- histories by time. NULL where an earlier release wrote the chunk.
 ALTER TABLE metric_chunks ADD COLUMN least_time bigint, ADD COLUMN greatest_time bigint;
+
+-- What `penstock-server import` brought in: runs and logged models, each with what it is made of but for its files in one
+-- transaction, and whether its files are here too.
+CREATE TABLE imported (
+    id           uuid PRIMARY KEY,                 -- of the run or the logged model, which may be gone since
+    workspace_id integer NOT NULL REFERENCES workspaces,
+    source       text NOT NULL,                    -- where it came from
+    points       bigint NOT NULL,                  -- how many the source had
+    files        integer NOT NULL DEFAULT 0,       -- the same
+    whole        boolean NOT NULL DEFAULT false
+);

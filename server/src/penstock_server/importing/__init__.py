@@ -1,0 +1,1 @@
+"""What other servers have is brought in: penstock-server import."""
