@@ -452,8 +452,12 @@ def test_patience_ends_with_a_server_that_knows_of_the_file_and_has_none_of_it(
 def test_without_a_thread_only_that_call_fails(client: penstock.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """gRPC waits for the thread that it could not start, where it is let."""
 
+    start, caller = threading.Thread.start, threading.current_thread()
+
     def none(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        if threading.current_thread() is caller:
+            raise RuntimeError("can't start new thread")
+        start(thread)  # the server is in this process: without its threads it would never stop
 
     with monkeypatch.context() as poor:
         poor.setattr(threading.Thread, "start", none)
