@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
@@ -13,6 +14,9 @@ from penstock_server.model.owners import Owner, parse_owner
 _PLACE = re.compile(
     r"\d{1,19}/(?:([0-9a-f]{32})|models/(m-[0-9a-f]{32})|traces/(tr-[0-9a-f]{32}))/artifacts(?:/(.*))?", re.DOTALL
 )
+# A path of an artifact, each byte of it encoded, and whose it is.
+_LIMIT = 4_096
+_DECODINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,17 @@ def directory(path: str) -> MlflowError:
 
 def safe(path: str) -> str:
     """A path without what means nothing in it: no empty names, no ``.``. Raises MlflowError when it leads out."""
-    plain = path
-    while (once := unquote(plain)) != plain:
-        plain = once
-    if plain.startswith("/") or "\\" in plain or ".." in plain.split("/"):
+    plain = plainly(path, unquote) if len(path) <= _LIMIT else None
+    if plain is None or plain.startswith("/") or "\\" in plain or ".." in plain.split("/"):
         raise invalid("Invalid path")
     return "/".join(name for name in path.split("/") if name not in ("", "."))
+
+
+def plainly(text: str, decode: Callable[[str], str]) -> str | None:
+    """A text decoded until nothing changes. None when it has been encoded more often than anybody means to."""
+    for _ in range(_DECODINGS):
+        plain = decode(text)
+        if plain == text:
+            return plain
+        text = plain
+    return None

@@ -12,7 +12,7 @@ from typing import NoReturn
 from urllib.parse import SplitResult, unquote, unquote_plus, urlsplit
 
 from penstock_server.core.model_versions import ModelVersions
-from penstock_server.mlflow import locations, prompts
+from penstock_server.mlflow import locations, places, prompts
 from penstock_server.mlflow.arguments import Arguments
 from penstock_server.mlflow.errors import invalid, missing
 from penstock_server.model.access import Caller
@@ -21,6 +21,7 @@ from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.logged_models import format_model_id, parse_model_id
 from penstock_server.model.metrics import check_key
 from penstock_server.model.registry import (
+    SOURCE_LIMIT,
     ModelVersion,
     NewVersion,
     is_of_run,
@@ -154,11 +155,9 @@ def _is_proxied(url: SplitResult) -> bool:
 
 def _check_path(source: str, url: SplitResult) -> None:
     """Refuses what leads elsewhere than it seems."""
-    plain = source
-    while (once := unquote_plus(plain)) != plain:
-        plain = once
+    plain = places.plainly(source, unquote_plus) if len(source) <= SOURCE_LIMIT else None
     parts = url.path.rstrip("/").split("/")
-    if "\0" in plain or ".." in plain.split("/") or "." in parts or len(parts) < 2 or parts[0]:
+    if plain is None or "\0" in plain or ".." in plain.split("/") or "." in parts or len(parts) < 2 or parts[0]:
         raise invalid(
             f"Invalid model version source: '{source}'. If supplying a source as an http, https, local file path, ftp, "
             "objectstore, or mlflow-artifacts uri, an absolute path must be provided without relative path references "
