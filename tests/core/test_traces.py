@@ -155,6 +155,12 @@ async def test_what_is_too_much_is_refused(traces: Traces) -> None:
             await traces.put(CALLER, trace(tags=tags))
 
 
+async def test_no_trace_ends_before_it_began(traces: Traces) -> None:
+    await traces.put(CALLER, trace(request_ms=1_000))
+    for end_ms, took in ((0, 0), (1_250, 250)):
+        assert (await traces.end(CALLER, named(1), end_ms, TraceState.OK, {}, {})).execution_ms == took
+
+
 async def test_tags_are_set_and_removed(traces: Traces) -> None:
     await traces.put(CALLER, trace())
     await traces.set_tag(CALLER, named(1), "a", "b")
@@ -308,6 +314,32 @@ async def test_an_assessment_that_is_overridden_counts_no_more(filled: Traces, d
     await assessments.delete(CALLER, named(1), "a-2")
     await assessments.delete(CALLER, named(1), "a-2")
     assert await found(filled, "feedback.good > 0.4") == [1]
+
+
+async def test_an_assessment_that_two_override_is_valid_when_both_are_gone(filled: Traces, db: Database) -> None:
+    assessments = Assessments(db)
+    for over in ("a-2", "a-3", "a-4"):
+        await assessments.create(CALLER, named(1), said(assessment_id=over, value="bad", overrides="a-1"))
+    await assessments.delete(CALLER, named(1), "a-2")
+    assert not (await assessments.get(CALLER, named(1), "a-1")).valid
+    await asyncio.gather(*(assessments.delete(CALLER, named(1), each) for each in ("a-3", "a-4")))
+    assert (await assessments.get(CALLER, named(1), "a-1")).valid
+
+
+async def test_who_reads_an_assessment_waits_for_nobody(filled: Traces, db: Database) -> None:
+    async with db.transaction() as conn:
+        await conn.execute("UPDATE trace_assessments SET rationale = 'changed'")
+        async with asyncio.timeout(10):
+            assert (await Assessments(db).get(CALLER, named(1), "a-1")).rationale is None
+
+
+async def test_numbers_are_compared_as_such_whatever_their_size(traces: Traces) -> None:
+    for number, value in enumerate((1_234_567, 0.12345678, "yes"), 1):
+        await traces.put(CALLER, trace(number, assessments=[said(value=value)]))
+    assert await found(traces, "feedback.good IN (1234567)") == [1]
+    assert await found(traces, "feedback.good IN ('1234567', 'yes')") == [3, 1]
+    assert await found(traces, "feedback.good IN (0.12345678, 'yes')") == [3, 2]
+    assert await found(traces, "feedback.good NOT IN (1234567, 0.5)") == [3, 2]
 
 
 async def test_an_assessment_is_changed(filled: Traces, db: Database) -> None:

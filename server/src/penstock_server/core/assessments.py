@@ -37,7 +37,10 @@ class Assessments:
 
     async def get(self, caller: Caller, trace_id: str, assessment_id: str) -> Assessment:
         """One of a trace."""
-        return await self.update(caller, trace_id, assessment_id, lambda found: found)
+        check_trace_id(trace_id)
+        check_text("assessment_id", assessment_id, ID_LIMIT, empty=False)
+        async with self._db.connection() as conn:
+            return await assessments.find(conn, caller.workspace_id, trace_id, assessment_id)
 
     async def update(
         self, caller: Caller, trace_id: str, assessment_id: str, change: Callable[[Assessment], Assessment]

@@ -137,7 +137,7 @@ class Traces:
         tags: Mapping[str, str],
         metadata: Mapping[str, str],
     ) -> Trace:
-        """A trace that was told of has ended. Raises NotFound."""
+        """A trace that was told of has ended, if not before it began. Raises NotFound."""
         check_trace_id(trace_id)
         check_time_ms("timestamp_ms", end_ms)
         tags, metadata = check_pairs("tags", tags), check_pairs("metadata", metadata)

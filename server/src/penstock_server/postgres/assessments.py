@@ -114,17 +114,30 @@ _ADD = (
     f"INSERT INTO trace_assessments (trace, {_NAMES}) SELECT $1, {_SELECTED} FROM {_unnested(2)}"
     " ON CONFLICT DO NOTHING RETURNING 1"
 )
-_OVERRIDE = """
-UPDATE trace_assessments SET valid = $3 WHERE trace = $1 AND assessment_id = $2 RETURNING 1
-"""
+_OVERRIDE = "UPDATE trace_assessments SET valid = false WHERE trace = $1 AND assessment_id = $2 RETURNING 1"
 
 
 async def add(conn: Connection, trace: UUID, assessment: Assessment) -> None:
     """Says something of a trace. Raises NotFound of what it overrides, AlreadyExists."""
-    if assessment.overrides is not None and not await conn.fetchval(_OVERRIDE, trace, assessment.overrides, False):
+    if assessment.overrides is not None and not await conn.fetchval(_OVERRIDE, trace, assessment.overrides):
         raise NotFound("assessment", assessment.overrides)
     if await conn.fetchval(_ADD, trace, *columns([assessment])) is None:
         raise AlreadyExists("assessment", assessment.assessment_id)
+
+
+_FIND = f"""
+SELECT CASE WHEN a.trace IS NOT NULL THEN json_build_array({", ".join(f"a.{name}" for name in _COLUMNS)}) END
+  FROM traces t LEFT JOIN trace_assessments a ON a.trace = t.id AND a.assessment_id = $3
+ WHERE t.workspace_id = $1 AND t.trace_id = $2
+"""
+
+
+async def find(conn: Connection, workspace_id: WorkspaceId, trace_id: str, assessment_id: str) -> Assessment:
+    """One of a trace. Raises NotFound of the trace, and of the assessment."""
+    row = await conn.fetchrow(_FIND, workspace_id, trace_id, assessment_id)
+    if row is None or row[0] is None:
+        raise NotFound("trace", trace_id) if row is None else NotFound("assessment", assessment_id)
+    return _assessment(orjson.loads(row[0]))
 
 
 _GET = f"SELECT json_build_array({_NAMES}) FROM trace_assessments WHERE trace = $1 AND assessment_id = $2 FOR UPDATE"
@@ -147,10 +160,17 @@ async def replace(conn: Connection, trace: UUID, assessment: Assessment) -> None
 
 
 _DROP = "DELETE FROM trace_assessments WHERE trace = $1 AND assessment_id = $2 RETURNING overrides"
+_HOLD = "SELECT FROM trace_assessments WHERE trace = $1 AND assessment_id = $2 FOR UPDATE"
+_RESTORE = """
+UPDATE trace_assessments SET valid = true WHERE trace = $1 AND assessment_id = $2
+   AND NOT EXISTS (SELECT FROM trace_assessments other WHERE other.trace = $1 AND other.overrides = $2)
+"""
 
 
 async def drop(conn: Connection, trace: UUID, assessment_id: str) -> None:
-    """Takes it back; what it overrode is valid again. One that is not there is fine."""
+    """Takes it back; what it alone overrode is valid again. One that is not there is fine."""
     overridden = await conn.fetchval(_DROP, trace, assessment_id)
     if overridden is not None:
-        await conn.execute(_OVERRIDE, trace, overridden, True)
+        # A statement of its own: of two that overrode the same and go at once, the second sees that the first is gone.
+        await conn.execute(_HOLD, trace, overridden)
+        await conn.execute(_RESTORE, trace, overridden)

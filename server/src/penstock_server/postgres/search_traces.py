@@ -155,11 +155,15 @@ class _Conditions(Conditions):
 
     def _value(self, leaf: Comparison | Membership) -> str:
         """The test on an assessment's value: numbers by size, all else as the text that JSON has for it."""
+        number = "CASE WHEN json_typeof(a.value) = 'number' THEN (a.value #>> '{}')::float8 END"
         if isinstance(leaf, Membership):
-            values = self.parameters.add([_text(value) for value in leaf.values])
-            return f"{'NOT ' if leaf.negated else ''}(a.value #>> '{{}}') = ANY({values}::text[])"
+            numbers = self.parameters.add([value for value in leaf.values if isinstance(value, float)])
+            texts = self.parameters.add([str(value) for value in leaf.values if not isinstance(value, float)])
+            either = (
+                f"coalesce({number} = ANY({numbers}::float8[]), false) OR (a.value #>> '{{}}') = ANY({texts}::text[])"
+            )
+            return f"{'NOT ' if leaf.negated else ''}({either})"
         if leaf.operator in _NUMERIC or isinstance(leaf.value, float):
-            number = "CASE WHEN json_typeof(a.value) = 'number' THEN (a.value #>> '{}')::float8 END"
             if leaf.operator is Operator.NE:
                 return f"({number}) IS DISTINCT FROM {self.parameters.add(leaf.value)}::float8"
             return f"({number}) {leaf.operator.value} {self.parameters.add(_number(leaf.value))}::float8"
@@ -176,10 +180,6 @@ def _number(value: object) -> float | None:
         return float(str(value))
     except ValueError:
         return None
-
-
-def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _columns(order: Sequence[Order], conditions: _Conditions) -> list[Column]:

@@ -103,7 +103,8 @@ def _trace(row: Row) -> Trace:
 
 
 _END = """
-UPDATE traces SET execution_ms = $3 - request_ms, state = $4, tags = tags || $5::jsonb, metadata = metadata || $6::jsonb
+UPDATE traces SET execution_ms = greatest($3 - request_ms, 0), state = $4, tags = tags || $5::jsonb,
+                  metadata = metadata || $6::jsonb
  WHERE workspace_id = $1 AND trace_id = $2 RETURNING id
 """
 
