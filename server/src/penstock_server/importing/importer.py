@@ -130,7 +130,7 @@ class Import:
         """Where the files of the experiment's runs are from now on; empty: in our store."""
         what, location = f"files of experiment {given.name!r}", given.artifact_location
         if self._plan.files is FilesMode.COPY and is_elsewhere(location):
-            self._told(f"{location} is not on this machine: what {given.name!r} has there is not copied", 0)
+            self._tally.note(f"{what}: {location} is not on this machine, so if there are any, they were not copied")
         if self._plan.files is not FilesMode.REFERENCE:
             return ""
         if is_served(location):
@@ -154,6 +154,9 @@ class Import:
             counted["files"] += files
             self._told("runs", 1)
 
+        for run in runs:
+            if run.id.hex != run.source_id.lower():
+                self._tally.note(f"run {run.source_id} is {run.id.hex} here: ids are 32 hexadecimal digits")
         self._run_uris.update((run.source_id, run.artifact_uri) for run in runs)
         try:
             async with asyncio.TaskGroup() as group:

@@ -20,6 +20,11 @@ class Tally:
         self.here: Counter[str] = Counter()
         self._reasons: list[str] = []
         self._more = 0
+        self._notes: list[str] = []
+
+    def note(self, what: str) -> None:
+        """Something is here, and not just as it was."""
+        self._notes.append(what)
 
     def missing(self, what: str, why: object) -> None:
         """Something cannot be brought in."""
@@ -52,4 +57,7 @@ class Tally:
         shown += [f"missing: {reason}" for reason in self._reasons]
         if self._more:
             shown.append(f"missing: and {self._more:,} more of such")
+        shown += [f"note: {each}" for each in self._notes[:_TOLD]]
+        if self._notes[_TOLD:]:
+            shown.append(f"note: and {len(self._notes) - _TOLD:,} more of such")
         return shown
