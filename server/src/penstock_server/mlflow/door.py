@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from penstock_server.core.access import Access
-from penstock_server.mlflow import errors
+from penstock_server.mlflow import errors, json_texts
 from penstock_server.mlflow.arguments import Arguments
 from penstock_server.mlflow.errors import MlflowError
 from penstock_server.model.access import DEFAULT_WORKSPACE, Caller, Need, Permission, Resource
@@ -157,22 +157,19 @@ def refusal(error: Exception, request_id: str) -> Reply:
 
 def _arguments(request: Request) -> dict[str, Any]:
     if request.method == "GET":
-        found: dict[str, Any] = {}
+        found: dict[str, list[str]] = {}
         for name, value in request.query:
-            if name in found:
-                found[name] = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
-            else:
-                found[name] = value
-        return found
+            found.setdefault(name, []).append(value)
+        return {name: values if len(values) > 1 else values[0] for name, values in found.items()}
     if not request.body:
         return {}
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise errors.invalid("Bad Request. Content-Type must be one of ['application/json'].")
     try:
-        fields = orjson.loads(request.body)
+        fields = json_texts.read(request.body)
         if isinstance(fields, str):  # old clients encode twice
-            fields = orjson.loads(fields)
-    except orjson.JSONDecodeError as error:
+            fields = json_texts.read(fields)
+    except ValueError as error:
         raise errors.invalid(f"The body is no JSON: {error}") from None
     if not isinstance(fields, dict):
         raise errors.invalid("The body must be a JSON object.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from penstock_server.mlflow import json_texts
 from penstock_server.mlflow.errors import invalid
 from penstock_server.model.runs import TAG_VALUE_LIMIT
 
@@ -18,8 +19,8 @@ _KEPT = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
 def read(model_json: str) -> dict[str, Any]:
     """What is kept of a model, of what its MLmodel file says. Raises MlflowError."""
     try:
-        model = orjson.loads(model_json)
-    except orjson.JSONDecodeError:
+        model = json_texts.read(model_json)
+    except ValueError:
         raise invalid(f"Malformed model info. \n {model_json[:1000]} \n is not a valid JSON.") from None
     if not isinstance(model, dict) or not isinstance(model.get("flavors"), dict | None):
         raise invalid("Malformed model info: neither a model nor its flavors can be anything but an object.")
@@ -36,8 +37,8 @@ def read(model_json: str) -> dict[str, Any]:
 def with_another(history: str | None, model: dict[str, Any]) -> str:
     """The tag with one more model. The oldest make room where they would not fit. Raises MlflowError."""
     try:
-        found = orjson.loads(history or "[]")
-    except orjson.JSONDecodeError:
+        found = json_texts.read(history or "[]")
+    except ValueError:
         found = []
     models = [*(found if isinstance(found, list) else []), model]
     while models:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from penstock_server.mlflow import ids, locations
+from penstock_server.mlflow import ids, json_texts, locations
 from penstock_server.mlflow.arguments import Arguments, integer
 from penstock_server.mlflow.errors import invalid
 from penstock_server.model.experiments import ExperimentId
@@ -143,8 +143,8 @@ def read_value(said: Arguments) -> tuple[AssessmentKind, Any, dict[str, Any] | N
         if serialized is None:
             return AssessmentKind.EXPECTATION, found.get("value"), None
         try:
-            return AssessmentKind.EXPECTATION, orjson.loads(serialized.text("value")), None
-        except orjson.JSONDecodeError:
+            return AssessmentKind.EXPECTATION, json_texts.read(serialized.text("value")), None
+        except ValueError:
             raise invalid("The value of an expectation must be JSON.") from None
     if (found := said.message("feedback")) is not None:
         return AssessmentKind.FEEDBACK, found.get("value"), found.get("error")
