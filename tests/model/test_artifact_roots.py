@@ -56,7 +56,7 @@ def directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="penstock paths % ü "))
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
 @given(path=_PATHS)
 @example(path="models/best/weights.pt")
 @example(path="100%/a%2Fb/%2e%2e")
