@@ -11,6 +11,7 @@ import pytest
 from uploading import execute, place
 
 from penstock_server.blobs import Store
+from penstock_server.core import traces as core_traces
 from penstock_server.core.assessments import Assessments
 from penstock_server.core.experiments import Experiments
 from penstock_server.core.retention import Removal, Retention
@@ -159,6 +160,18 @@ async def test_no_trace_ends_before_it_began(traces: Traces) -> None:
     await traces.put(CALLER, trace(request_ms=1_000))
     for end_ms, took in ((0, 0), (1_250, 250)):
         assert (await traces.end(CALLER, named(1), end_ms, TraceState.OK, {}, {})).execution_ms == took
+
+
+async def test_what_is_read_at_once_is_limited(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_traces, "SPANS_BYTES", 1_000)
+    for number in (1, 2):
+        await traces.add_spans(CALLER, HERE, [span(number, attributes={"a": "x" * 600})], {})
+        assert await traces.get_whole(CALLER, [named(number), named(9)])
+    with pytest.raises(InvalidArgument, match="ask for fewer"):
+        await traces.get_whole(CALLER, [named(1), named(2)])
+    for read in (traces.get_whole, traces.get_many):
+        with pytest.raises(InvalidArgument, match="the limit is 500"):
+            await read(CALLER, [named(number) for number in range(501)])
 
 
 async def test_tags_are_set_and_removed(traces: Traces) -> None:

@@ -222,6 +222,17 @@ def test_no_spans_here(ask: Asking) -> None:
     assert refused(ask.get("/ajax-api/2.0/mlflow/get-trace-artifact")) == (400, "BAD_REQUEST")
 
 
+def test_a_file_that_is_too_large_is_not_answered_at_once(ask: Asking) -> None:
+    start(ask, 13)
+    wanted = f"tr-{13:032x}"
+    path = f"/api/2.0/mlflow-artifacts/artifacts/0/traces/{wanted}/artifacts/traces.json"
+    assert ask.request("PUT", path, b"{}").status == 200
+    assert ask.get("/ajax-api/2.0/mlflow/get-trace-artifact", request_id=wanted).body == b"{}"
+    assert ask.request("PUT", path, b" " * ((64 << 20) + 1)).status == 200
+    told = ask.get("/ajax-api/2.0/mlflow/get-trace-artifact", request_id=wanted)
+    assert refused(told) == (400, "INVALID_PARAMETER_VALUE")
+
+
 def test_of_mlflow_2(ask: Asking) -> None:
     pair = {"key": "team", "value": "old"}
     begun = ask.ok(OLD, experiment_id="0", timestamp_ms=1_000, tags=[pair], request_metadata=[pair])["trace_info"]

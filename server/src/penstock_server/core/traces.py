@@ -13,10 +13,12 @@ from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check
 from penstock_server.model.search_tree import Query
 from penstock_server.model.traces import (
     DELETE_LIMIT,
+    GET_LIMIT,
     ID_LIMIT,
     KEY_LIMIT,
     LINK_LIMIT,
     PREVIEW_LIMIT,
+    SPANS_BYTES,
     VALUE_LIMIT,
     Span,
     SpanStatus,
@@ -106,17 +108,22 @@ class Traces:
         self, caller: Caller, trace_ids: Sequence[str], within: Sequence[ExperimentId] | None = None
     ) -> list[Trace]:
         """Those of these traces that there are, in these experiments, in this order, without their spans."""
-        wanted = list(dict.fromkeys(check_trace_id(each) for each in trace_ids))
+        wanted = _wanted(trace_ids)
         async with self._db.connection() as conn:
             return await traces.load(conn, caller.workspace_id, wanted, within)
 
     async def get_whole(
         self, caller: Caller, trace_ids: Sequence[str], within: Sequence[ExperimentId] | None = None
     ) -> list[tuple[Trace, list[Span]]]:
-        """As `get_many`, with their spans: the root first, then as they began."""
-        wanted = list(dict.fromkeys(check_trace_id(each) for each in trace_ids))
+        """As `get_many`, with their spans: the root first, then as they began. Several have SPANS_BYTES at most."""
+        wanted = _wanted(trace_ids)
         async with self._db.transaction(snapshot=True, read_only=True) as conn:
             found = await traces.load(conn, caller.workspace_id, wanted, within)
+            if len(found) > 1:
+                size = await spans.size(conn, caller.workspace_id, [trace.trace_id for trace in found])
+                if size > SPANS_BYTES:
+                    problem = f"have {size} bytes of spans; the limit is {SPANS_BYTES}: ask for fewer at once"
+                    raise InvalidArgument("trace_ids", problem)
             steps = await spans.load(conn, caller.workspace_id, [trace.trace_id for trace in found])
         return [(trace, steps.get(trace.trace_id, [])) for trace in found]
 
@@ -205,6 +212,12 @@ class Traces:
         if removed:
             self._nudge()
         return removed
+
+
+def _wanted(trace_ids: Sequence[str]) -> list[str]:
+    if len(trace_ids) > GET_LIMIT:
+        raise InvalidArgument("trace_ids", f"has {len(trace_ids)} entries; the limit is {GET_LIMIT}")
+    return list(dict.fromkeys(check_trace_id(each) for each in trace_ids))
 
 
 def _checked(trace: Trace) -> Trace:

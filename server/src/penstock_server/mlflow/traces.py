@@ -23,6 +23,7 @@ from penstock_server.model.traces import Span, Trace
 _HERE = "3.0/mlflow/traces"
 _OLD = "2.0/mlflow/traces"
 _DEFAULT, _MOST = 100, 500  # of a page
+FILE_LIMIT = 64 << 20  # bytes of a trace's file that is answered at once
 # Which the server sets.
 _SYSTEM = frozenset((trace_infos.SPANS, "mlflow.trace.archiveLocation", "mlflow.trace.archivalFailure"))
 _DELETABLE = "mlflow.trace.archivalFailure"
@@ -158,11 +159,16 @@ class TraceEndpoints:
 
     async def _file(self, caller: Caller, trace: Trace, path: str) -> Reply:
         """A file that its client uploaded. Raises MlflowError."""
+        body = bytearray()
         try:
-            pieces = [piece async for piece in self._artifacts.download(caller, parse_owner(trace.trace_id), path)]
+            async for piece in self._artifacts.download(caller, parse_owner(trace.trace_id), path):
+                if not isinstance(piece, Artifact):
+                    body += piece
+                elif piece.size > FILE_LIMIT:
+                    raise invalid(f"The file has {piece.size} bytes; the limit is {FILE_LIMIT}. Download the artifact.")
         except (InvalidArgument, NotFound):
             raise missing(f"Trace data not found for path={path[:200]}") from None
-        return _attached(b"".join(piece for piece in pieces if not isinstance(piece, Artifact)), path)
+        return _attached(bytes(body), path)
 
 
 async def searched(

@@ -19,6 +19,8 @@ PREVIEW_LIMIT = 10_000
 PAIRS_LIMIT = 1_000
 PAIRS_CHARACTERS = 250_000  # in all: a page has up to 500 traces
 RATIONALE_LIMIT = 65_535
+GET_LIMIT = 500  # traces that are read at once
+SPANS_BYTES = 64 << 20  # of spans that are read at once, when they are of several traces
 LINK_LIMIT = 100  # traces that are linked at once
 DELETE_LIMIT = 1_000  # traces that one transaction removes
 

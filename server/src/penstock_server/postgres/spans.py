@@ -96,6 +96,19 @@ async def put(
     return done
 
 
+_SIZE = """
+SELECT coalesce(sum(octet_length(s.attributes::text) + octet_length(s.events::text) + octet_length(s.links::text)),
+                0)::bigint
+  FROM traces t JOIN trace_spans s ON s.trace = t.id WHERE t.workspace_id = $1 AND t.trace_id = ANY($2)
+"""
+
+
+async def size(conn: Connection, workspace_id: WorkspaceId, trace_ids: Sequence[str]) -> int:
+    """How many bytes the spans of these traces have, about."""
+    found: int = await conn.fetchval(_SIZE, workspace_id, trace_ids)
+    return found
+
+
 _LOAD = """
 SELECT t.trace_id, s.span_id, s.parent_id, s.name, s.type, s.status, s.status_message, s.start_ns, s.end_ns,
        s.attributes, s.events, s.links
