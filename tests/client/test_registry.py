@@ -52,6 +52,26 @@ def someone_else(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield client.registry
 
 
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_files_of_a_version_are_replaced_by_force(
+    client: penstock.Client, registry: Registry, name: str, run_id: str, tmp_path: Path, size: int
+) -> None:
+    registry.create_version(name, run_id, "model", create_model=True)
+    (tmp_path / "weights.bin").write_bytes(b"x" * size)
+    (tmp_path / "settings.txt").write_text("new settings")
+    with pytest.raises(errors.FailedPrecondition, match="stands on"):
+        client.upload_artifact(run_id, tmp_path / "weights.bin", "model/weights.bin")
+    with pytest.raises(errors.TransferFailed, match="2 of 2 files failed"):
+        client.upload_artifacts(run_id, tmp_path, "model")
+    assert client.read_artifact(run_id, "model/weights.bin") == b"a model"
+    client.upload_artifact(run_id, tmp_path / "weights.bin", "model/weights.bin", force=True)
+    client.upload_artifacts(run_id, tmp_path, "model", force=True)
+    assert client.stat_artifact(run_id, "model/weights.bin").size == size
+    assert client.read_artifact(run_id, "model/settings.txt") == b"new settings"
+    with pytest.raises(errors.FailedPrecondition, match="is a directory"):
+        client.upload_artifact(run_id, b"x", "model", force=True)
+
+
 def test_models(registry: Registry, name: str) -> None:
     made = registry.create_model(name, "flowers", {"team": "vision", "size": 3})
     assert registry.get_model(name) == made

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -262,6 +263,44 @@ def test_what_a_version_stands_on_is_deleted_by_force(
         pb.ListEventsRequest(name=name, kinds=[pb.REGISTRY_EVENT_KIND_SOURCE_DELETED], oldest_first=True)
     ).events
     assert [event.key for event in gone] == ["artifact", "experiment", "run"]
+
+
+def test_what_a_version_stands_on_is_replaced_by_force(
+    registry: RegistryServiceStub, channel: grpc.Channel, name: str
+) -> None:
+    """Nothing is deleted before: a file that cannot be stored leaves what was there."""
+    runs, artifacts = RunServiceStub(channel), ArtifactServiceStub(channel)
+    run_id = runs.CreateRun(ru.CreateRunRequest(experiment_name=name)).run.run_id
+
+    def bring(path: str, data: bytes, **others: Any) -> None:
+        header = ar.UploadHeader(run_id=run_id, path=path, size=len(data), data=data, **others)
+        artifacts.UploadArtifact(iter([ar.UploadArtifactRequest(header=header)]))
+
+    def refused(path: str, **others: Any) -> str:
+        with pytest.raises(grpc.RpcError) as caught:
+            bring(path, b"new", **others)
+        assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        return caught.value.details() or ""
+
+    bring("model/weights", b"w")
+    make(registry, name, source=f"runs:/{run_id}/model")
+    assert "stands on" in refused("model/weights")
+    assert "is a directory" in refused("model", force=True)
+    assert "is a file" in refused("model/weights/below", force=True)
+    begin = ar.BeginUploadRequest(run_id=run_id, path="model/weights", size=3)
+    with pytest.raises(grpc.RpcError, match="stands on"):
+        artifacts.BeginUpload(begin)
+    begin.force = True
+    upload_id = artifacts.BeginUpload(begin).upload_id
+    bring("model/weights", b"new", force=True, upload_id=upload_id)
+    many = ar.UploadArtifactsRequest(run_id=run_id, files=[{"path": "model/weights", "data": b"newer"}])
+    (outcome,) = artifacts.UploadArtifacts(many).outcomes
+    assert outcome.failure.code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
+    many.force = True
+    (outcome,) = artifacts.UploadArtifacts(many).outcomes
+    assert outcome.artifact.size == 5
+    told = registry.ListEvents(pb.ListEventsRequest(name=name, kinds=[pb.REGISTRY_EVENT_KIND_SOURCE_DELETED])).events
+    assert [event.key for event in told] == ["artifact", "artifact"]
 
 
 def test_events_come_in_pages_that_fit(registry: RegistryServiceStub, name: str) -> None:

@@ -48,14 +48,14 @@ def _size(path: Path) -> int:
 
 
 def send(
-    wire: Wire, run_id: str, files: Sequence[pb.UploadArtifactsRequest.File], effort: Effort
+    wire: Wire, run_id: str, files: Sequence[pb.UploadArtifactsRequest.File], effort: Effort, *, force: bool
 ) -> list[Artifact | PenstockError]:
     """Of each, in turn, what has become of it; tried again as long as `effort` has it. Raises UnknownCall, Stopped."""
     outcomes: dict[str, Artifact | PenstockError] = {}
     left = list(files)
 
     def once() -> None:
-        message = pb.UploadArtifactsRequest(run_id=run_id, files=left)
+        message = pb.UploadArtifactsRequest(run_id=run_id, files=left, force=force)
         raw = wire.ask_unless(lambda: effort.stopped, "UploadArtifacts", message.SerializeToString())
         answer = pb.UploadArtifactsResponse.FromString(raw)
         if len(answer.outcomes) != len(left):

@@ -42,6 +42,7 @@ def upload_artifact(
     path: str | os.PathLike[str] | None = None,
     *,
     media_type: str | None = None,
+    force: bool = False,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
     patience: float | None = PATIENCE,
@@ -57,6 +58,7 @@ def upload_artifact(
         source: a path of this machine, or the bytes themselves.
         path: where in the run. None: the file's name.
         media_type: such as "text/plain". None: as the name says.
+        force: also in the place of what versions of registered models stand on.
         progress: called with the bytes done since its last call, from any thread; with a negative number when some
             have to be sent again.
         stop: once it is set, this ends with `errors.Stopped`.
@@ -70,7 +72,8 @@ def upload_artifact(
         errors.Stopped: `stop` was set.
         errors.Retryable: the server or its store were away for too long.
         errors.PenstockError: the server does not take it: NotFound, where there is no such run; FailedPrecondition,
-            where that is deleted, or the store cannot be used; InvalidArgument, PermissionDenied, ServerError.
+            where that is deleted, a directory is in the way, or versions of registered models stand on what is at the
+            path, or the store cannot be used; InvalidArgument, PermissionDenied, ServerError.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         if path is None:
@@ -79,7 +82,7 @@ def upload_artifact(
     else:
         given = Path(source)
     where = artifact_path(given.name if path is None and isinstance(given, Path) else path or "")
-    return _upload(wire, run_id, given, where, media_type, Effort(patience, progress, stop))
+    return _upload(wire, run_id, given, where, media_type, Effort(patience, progress, stop), force=force)
 
 
 def upload_artifacts(
@@ -88,6 +91,7 @@ def upload_artifacts(
     directory: str | os.PathLike[str],
     path: str | os.PathLike[str] = "",
     *,
+    force: bool = False,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
     patience: float | None = PATIENCE,
@@ -111,7 +115,7 @@ def upload_artifacts(
         return []
     listed = effort.persist(lambda: wire.carry(list_artifacts(run_id, prefix, recursive=True)))
     there = {artifact.path: artifact for artifact in listed}
-    transfer = _Directory(wire, run_id, root, prefix, effort, there)
+    transfer = _Directory(wire, run_id, root, prefix, effort, there, force=force)
     transfer.upload(found)
     if transfer.failures:
         raise TransferFailed(transfer.failures, len(found))
@@ -122,7 +126,15 @@ class _Directory:
     """Files below a directory, on their way: small ones many at a time."""
 
     def __init__(
-        self, wire: Wire, run_id: str, root: Path, prefix: str, effort: Effort, there: dict[str, Artifact]
+        self,
+        wire: Wire,
+        run_id: str,
+        root: Path,
+        prefix: str,
+        effort: Effort,
+        there: dict[str, Artifact],
+        *,
+        force: bool,
     ) -> None:
         self._wire = wire
         self._run_id = run_id
@@ -130,6 +142,7 @@ class _Directory:
         self._prefix = prefix
         self._effort = effort
         self._there = there
+        self._force = force
         self._single: list[str] = []  # are left to be sent one by one, to a server that takes them only so
         self.done: list[Artifact] = []
         self.failures: dict[str, Exception] = {}
@@ -147,7 +160,9 @@ class _Directory:
         with self._failing(relative):
             where = self._where(relative)
             source, there = self._root / relative, self._there.get(where)
-            self.done.append(_upload(self._wire, self._run_id, source, where, None, self._effort, there))
+            self.done.append(
+                _upload(self._wire, self._run_id, source, where, None, self._effort, there, force=self._force)
+            )
 
     def _some(self, together: Sequence[str]) -> None:
         if len(together) == 1:
@@ -176,7 +191,7 @@ class _Directory:
         if not files:
             return
         try:
-            outcomes = small_files.send(self._wire, self._run_id, list(files.values()), self._effort)
+            outcomes = small_files.send(self._wire, self._run_id, list(files.values()), self._effort, force=self._force)
         except UnknownCall:
             self._single += files
             return
@@ -203,10 +218,12 @@ def _upload(
     media_type: str | None,
     effort: Effort,
     there: Artifact | None = None,
+    *,
+    force: bool,
 ) -> Artifact:
     """`there` is what is known to be at the path."""
     with Source(source) as opened:
-        return _Upload(wire, run_id, opened, path, media_type or "", effort, there).work()
+        return _Upload(wire, run_id, opened, path, media_type or "", effort, there, force=force).work()
 
 
 class _Upload:
@@ -221,6 +238,8 @@ class _Upload:
         media_type: str,
         effort: Effort,
         there: Artifact | None,
+        *,
+        force: bool,
     ) -> None:
         self._wire = wire
         self._run_id = run_id
@@ -229,6 +248,7 @@ class _Upload:
         self._media_type = media_type
         self._effort = effort
         self._there = there
+        self._force = force
         self._key = (wire.address, run_id, path, source.size, media_type)  # of what may be left of it
         self._looked = False  # at what is there already
         self._upload_id = ""  # of our own, to be gone on with
@@ -273,6 +293,7 @@ class _Upload:
             upload_id=upload_id,
             offset=offset,
             data=data,
+            force=self._force,
         )
         return pb.UploadArtifactRequest(header=header).SerializeToString()
 
@@ -295,6 +316,7 @@ class _Upload:
             sha256=self._known(),
             media_type=self._media_type,
             upload_id=self._upload_id,
+            force=self._force,
         )
         begun = self._wire.ask("BeginUpload", message)
         if not begun.upload_id:
@@ -382,7 +404,7 @@ class _Upload:
         try:
             parts = self._bring(begun)
             self._source.check()
-            complete = pb.CompleteUploadRequest(**upload, sha256=self._source.digest(), parts=parts)
+            complete = pb.CompleteUploadRequest(**upload, sha256=self._source.digest(), parts=parts, force=self._force)
             timeout = STALL + self._source.size / _READ_BACK
             answer = self._effort.persist(
                 lambda: self._wire.ask("CompleteUpload", complete, timeout), UploadGone, least=PATIENCE

@@ -104,6 +104,27 @@ def test_a_file_is_replaced_and_removed(client: MlflowClient) -> None:
     assert listed(client, run.info.run_id) == {}
 
 
+def test_neither_a_file_nor_a_directory_gives_way(client: MlflowClient, tmp_path: Path) -> None:
+    """A file where there is a directory, and one below a file: both are refused, and nothing is lost."""
+    for name in ("one/dir", "below/dir/a.txt/b.txt", "onto/dir"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("other")
+    with mlflow.start_run() as run:
+        mlflow.log_text("first", "dir/a.txt")
+        with pytest.raises((MlflowException, HTTPError)):
+            mlflow.log_artifact(str(tmp_path / "one" / "dir"))
+        with pytest.raises((MlflowException, HTTPError)):
+            mlflow.log_artifacts(str(tmp_path / "onto"))
+        with pytest.raises((MlflowException, HTTPError)):
+            mlflow.log_artifact(str(tmp_path / "one" / "dir"), "dir/a.txt")
+        with pytest.raises((MlflowException, HTTPError)):
+            mlflow.log_artifacts(str(tmp_path / "below"))
+    run_id = run.info.run_id
+    assert listed(client, run_id) == {"dir": (True, None)}
+    assert listed(client, run_id, "dir") == {"dir/a.txt": (False, 5)}
+    assert mlflow.artifacts.load_text(f"runs:/{run_id}/dir/a.txt") == "first"
+
+
 def test_what_is_not_there(client: MlflowClient, tmp_path: Path) -> None:
     with mlflow.start_run() as run:
         mlflow.log_text("some", "there.txt")

@@ -13,7 +13,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-from penstock.errors import FailedPrecondition, TransferFailed
 from penstock.mlflow.door import client_of, mlflow_errors
 
 _NOUNS = ("models", "traces")
@@ -22,7 +21,8 @@ _NOUNS = ("models", "traces")
 class PenstockArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # MLflow has no types here
     """`penstock://host:50051/<experiment>/<run>/artifacts`, and what is below; of models and traces, too.
 
-    What is uploaded is verified, and visible when the call returns.
+    What is uploaded is verified, and visible when the call returns. It is by force: MLflow knows nothing of versions
+    that stand on a file, and the registry's history tells.
     """
 
     def __init__(self, artifact_uri: str, *args: Any, **kwargs: Any) -> None:
@@ -35,26 +35,12 @@ class PenstockArtifactRepository(ArtifactRepository):  # type: ignore[misc]  # M
         """Bring a file in."""
         with mlflow_errors():
             where = self._within(artifact_path, Path(local_file).name)
-            try:
-                self._client.upload_artifact(self._owner, local_file, where)
-            except FailedPrecondition:
-                self._replace(Path(local_file), where)
+            self._client.upload_artifact(self._owner, local_file, where, force=True)
 
     def log_artifacts(self, local_dir: str, artifact_path: str | None = None) -> None:
         """Bring all files below a directory in."""
         with mlflow_errors():
-            try:
-                self._client.upload_artifacts(self._owner, local_dir, self._within(artifact_path))
-            except TransferFailed as failed:
-                if not all(isinstance(error, FailedPrecondition) for error in failed.failures.values()):
-                    raise
-                for name in failed.failures:
-                    self._replace(Path(local_dir, name), self._within(artifact_path, name))
-
-    def _replace(self, file: Path, where: str) -> None:
-        """What a version of a model stands on: MLflow knows no such thing, and the registry's history tells."""
-        self._client.delete_artifact(self._owner, where, force=True)
-        self._client.upload_artifact(self._owner, file, where)
+            self._client.upload_artifacts(self._owner, local_dir, self._within(artifact_path), force=True)
 
     def list_artifacts(self, path: str | None = None) -> list[FileInfo]:
         """What is in a directory; of a file, nothing."""

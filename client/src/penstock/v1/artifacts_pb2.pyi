@@ -35,20 +35,22 @@ class Artifact(_message.Message):
     def __init__(self, path: _Optional[str] = ..., is_directory: bool = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., update_time_ms: _Optional[int] = ...) -> None: ...
 
 class BeginUploadRequest(_message.Message):
-    __slots__ = ("run_id", "path", "size", "sha256", "media_type", "upload_id")
+    __slots__ = ("run_id", "path", "size", "sha256", "media_type", "upload_id", "force")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     path: str
     size: int
     sha256: bytes
     media_type: str
     upload_id: str
-    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., upload_id: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., upload_id: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class StoredPart(_message.Message):
     __slots__ = ("number", "size", "prefix_sha256")
@@ -87,7 +89,7 @@ class UploadArtifactRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[UploadHeader, _Mapping]] = ..., chunk: _Optional[bytes] = ..., trailer: _Optional[_Union[UploadTrailer, _Mapping]] = ...) -> None: ...
 
 class UploadHeader(_message.Message):
-    __slots__ = ("run_id", "path", "size", "sha256", "media_type", "upload_id", "offset", "data")
+    __slots__ = ("run_id", "path", "size", "sha256", "media_type", "upload_id", "offset", "data", "force")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -96,6 +98,7 @@ class UploadHeader(_message.Message):
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     path: str
     size: int
@@ -104,7 +107,8 @@ class UploadHeader(_message.Message):
     upload_id: str
     offset: int
     data: bytes
-    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., upload_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., path: _Optional[str] = ..., size: _Optional[int] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ..., upload_id: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., force: bool = ...) -> None: ...
 
 class UploadTrailer(_message.Message):
     __slots__ = ("sha256",)
@@ -119,7 +123,7 @@ class UploadArtifactResponse(_message.Message):
     def __init__(self, artifact: _Optional[_Union[Artifact, _Mapping]] = ...) -> None: ...
 
 class UploadArtifactsRequest(_message.Message):
-    __slots__ = ("run_id", "files")
+    __slots__ = ("run_id", "files", "force")
     class File(_message.Message):
         __slots__ = ("path", "data", "sha256", "media_type")
         PATH_FIELD_NUMBER: _ClassVar[int]
@@ -133,9 +137,11 @@ class UploadArtifactsRequest(_message.Message):
         def __init__(self, path: _Optional[str] = ..., data: _Optional[bytes] = ..., sha256: _Optional[bytes] = ..., media_type: _Optional[str] = ...) -> None: ...
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     files: _containers.RepeatedCompositeFieldContainer[UploadArtifactsRequest.File]
-    def __init__(self, run_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[UploadArtifactsRequest.File, _Mapping]]] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., files: _Optional[_Iterable[_Union[UploadArtifactsRequest.File, _Mapping]]] = ..., force: bool = ...) -> None: ...
 
 class UploadArtifactsResponse(_message.Message):
     __slots__ = ("outcomes",)
@@ -185,7 +191,7 @@ class SignUploadPartsResponse(_message.Message):
     def __init__(self, urls: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CompleteUploadRequest(_message.Message):
-    __slots__ = ("run_id", "upload_id", "sha256", "parts")
+    __slots__ = ("run_id", "upload_id", "sha256", "parts", "force")
     class Part(_message.Message):
         __slots__ = ("number", "etag")
         NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -197,11 +203,13 @@ class CompleteUploadRequest(_message.Message):
     UPLOAD_ID_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
     PARTS_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     upload_id: str
     sha256: bytes
     parts: _containers.RepeatedCompositeFieldContainer[CompleteUploadRequest.Part]
-    def __init__(self, run_id: _Optional[str] = ..., upload_id: _Optional[str] = ..., sha256: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CompleteUploadRequest.Part, _Mapping]]] = ...) -> None: ...
+    force: bool
+    def __init__(self, run_id: _Optional[str] = ..., upload_id: _Optional[str] = ..., sha256: _Optional[bytes] = ..., parts: _Optional[_Iterable[_Union[CompleteUploadRequest.Part, _Mapping]]] = ..., force: bool = ...) -> None: ...
 
 class CompleteUploadResponse(_message.Message):
     __slots__ = ("artifact",)

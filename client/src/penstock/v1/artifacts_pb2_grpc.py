@@ -36,7 +36,7 @@ class ArtifactServiceStub(object):
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
     complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
-    FAILED_PRECONDITION, until it is deleted by force.
+    FAILED_PRECONDITION, unless by `force`; the registry's history tells of that.
     """
 
     def __init__(self, channel):
@@ -113,7 +113,7 @@ class ArtifactServiceServicer(object):
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
     complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
-    FAILED_PRECONDITION, until it is deleted by force.
+    FAILED_PRECONDITION, unless by `force`; the registry's history tells of that.
     """
 
     def BeginUpload(self, request, context):
@@ -281,7 +281,7 @@ class ArtifactService(object):
     name, no `.` or `..`, no back-slash, no control character and no drive letter; what is a file cannot be a directory.
     What is uploaded to a path that there is already replaces it as a whole; of two that come at once, the one that is
     complete last stays. What a ready version of a registered model stands on is not replaced by other content: that is
-    FAILED_PRECONDITION, until it is deleted by force.
+    FAILED_PRECONDITION, unless by `force`; the registry's history tells of that.
     """
 
     @staticmethod

@@ -39,7 +39,9 @@ class Batches:
         self._ledger = ledger
         self._budget = budget
 
-    async def receive(self, caller: Caller, owner: Owner, files: Sequence[SmallFile]) -> list[Outcome]:
+    async def receive(
+        self, caller: Caller, owner: Owner, files: Sequence[SmallFile], *, force: bool = False
+    ) -> list[Outcome]:
         """Takes whole files. Of each, in turn, what `Uploads.receive` would return or raise. Raises InvalidArgument."""
         if not 1 <= len(files) <= MOST:
             raise InvalidArgument("files", f"1 to {MOST} can be sent at once, and these are {len(files)}")
@@ -58,23 +60,24 @@ class Batches:
                 found = _digests(files)
             else:
                 found = await asyncio.to_thread(_digests, files)
-            return await self._receive(caller, owner, files, found)
+            return await self._receive(caller, owner, files, found, force=force)
         finally:
             self._budget.give(size)
 
     async def _receive(
-        self, caller: Caller, owner: Owner, files: Sequence[SmallFile], digests: Sequence[bytes]
+        self, caller: Caller, owner: Owner, files: Sequence[SmallFile], digests: Sequence[bytes], *, force: bool
     ) -> list[Outcome]:
-        checked = [_checked(owner, *each) for each in zip(files, digests, strict=True)]
+        checked = [_checked(owner, *each, force=force) for each in zip(files, digests, strict=True)]
         wanted = [each for each in checked if isinstance(each, NewUpload)]
         claimed = iter(await self._ledger.claim_all(caller.workspace_id, owner, wanted) if wanted else [])
         claims: list[Upload | Outcome] = [
             _known(next(claimed)) if isinstance(each, NewUpload) else each for each in checked
         ]
+        forced_by = caller if force else None
         stored = iter(
             await self._store_all(
                 [
-                    (Complete(claim, len(file.data), digest), file.data)
+                    (Complete(claim, len(file.data), digest, forced_by), file.data)
                     for claim, file, digest in zip(claims, files, digests, strict=True)
                     if isinstance(claim, Upload)
                 ]
@@ -117,12 +120,12 @@ def _digests(files: Sequence[SmallFile]) -> list[bytes]:
     return [hashlib.sha256(file.data).digest() for file in files]
 
 
-def _checked(owner: Owner, file: SmallFile, sha256: bytes) -> NewUpload | InvalidArgument:
+def _checked(owner: Owner, file: SmallFile, sha256: bytes, *, force: bool) -> NewUpload | InvalidArgument:
     try:
         check_path(file.path)
         if check_sha256(file.sha256) not in (b"", sha256):
             return wholes.mismatch(file.path)
-        return NewUpload(owner, file.path, len(file.data), sha256, media_type(file.media_type, file.path))
+        return NewUpload(owner, file.path, len(file.data), sha256, media_type(file.media_type, file.path), force=force)
     except InvalidArgument as error:
         return error
 

@@ -64,7 +64,8 @@ class ArtifactService:
     async def upload_artifacts(self, caller: Caller, request: pb.UploadArtifactsRequest) -> pb.UploadArtifactsResponse:
         """Takes many small files."""
         files = [SmallFile(file.path, file.data, file.sha256, file.media_type) for file in request.files]
-        outcomes = await self._uploads.batches.receive(caller, parse_owner(request.run_id), files)
+        owner = parse_owner(request.run_id)
+        outcomes = await self._uploads.batches.receive(caller, owner, files, force=request.force)
         return pb.UploadArtifactsResponse(outcomes=map(_outcome, outcomes))
 
     async def sign_upload_parts(self, caller: Caller, request: pb.SignUploadPartsRequest) -> pb.SignUploadPartsResponse:
@@ -77,7 +78,9 @@ class ArtifactService:
         """Ends an upload that went straight to the store."""
         owner, upload_id = parse_owner(request.run_id), parse_upload_id(request.upload_id)
         etags = [(part.number, part.etag) for part in request.parts]
-        artifact = await self._uploads.direct.complete(caller, owner, upload_id, request.sha256, etags)
+        artifact = await self._uploads.direct.complete(
+            caller, owner, upload_id, request.sha256, etags, force=request.force
+        )
         return pb.CompleteUploadResponse(artifact=message(artifact))
 
     async def abort_upload(self, caller: Caller, request: pb.AbortUploadRequest) -> pb.AbortUploadResponse:
@@ -144,6 +147,7 @@ def _new(request: Any, size: int | None, offset: int = 0) -> NewUpload:
         media_type=request.media_type,
         upload_id=parse_upload_id(request.upload_id) if request.upload_id else None,
         offset=offset,
+        force=request.force,
     )
 
 
