@@ -185,7 +185,7 @@ def stored(server: ServerProcess, run_id: str) -> tuple[int, bool]:
         try:
             return await conn.fetchrow(  # type: ignore[no-any-return]
                 "SELECT count(p), coalesce(bool_or(live), false) FROM artifact_blobs b "
-                "LEFT JOIN artifact_parts p ON b.id = p.blob_id WHERE run_id = $1 AND state = 1",
+                "LEFT JOIN artifact_parts p ON b.id = p.blob_id WHERE owner_id = $1 AND state = 1",
                 uuid.UUID(run_id),
             )
         finally:
