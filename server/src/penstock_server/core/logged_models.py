@@ -72,8 +72,10 @@ class LoggedModels:
         """One page of those in these experiments that a filter selects, and the token of the next.
 
         With `datasets` only metrics on these count, and models without any are left out. A page has 1,000 at most.
-        Raises InvalidFilter, InvalidPageToken.
+        Raises InvalidArgument, InvalidFilter, InvalidPageToken.
         """
+        for dataset in (*datasets, *(each.dataset for each in order_by)):
+            dataset.check()
         query = search.parse_logged_models(filter)
         order = _sorted_by(order_by)
         limit = min(pages.check_size(page_size), PAGE_LIMIT)

@@ -15,7 +15,7 @@ from penstock_server.model.access import Caller, WorkspaceId
 from penstock_server.model.changes import RunRef
 from penstock_server.model.errors import InvalidArgument, InvalidPageToken, NotActive
 from penstock_server.model.limits import INT64_MAX, INT64_MIN, check_text, check_time_ms
-from penstock_server.model.metrics import MetricSummary, Point, check_key
+from penstock_server.model.metrics import KEY_LIMIT, MetricSummary, Point, check_key
 from penstock_server.model.runs import REQUEST_ID_LIMIT, RunId, check_params, check_tags, format_run_id
 from penstock_server.model.streams import Update
 from penstock_server.postgres import chronology, history, metrics, runs, sample, series
@@ -142,8 +142,9 @@ class Metrics:
     ) -> tuple[Columns, str]:
         """One page of a metric's points by (time, step, value), each once, and the token of the next.
 
-        A run or a metric that is not there has no points. Raises InvalidPageToken.
+        A run or a metric that is not there has no points. Raises InvalidArgument, InvalidPageToken.
         """
+        check_text("metric_key", name, KEY_LIMIT)
         query = ("chronology", format_run_id(run_id), name)
         after = _moment(pages.decode(query, page_token, ["int8", "int8", "float8", "bool"])) if page_token else None
         async with self._db.connection() as conn:
@@ -166,8 +167,10 @@ class Metrics:
         """At most `width` of a metric's points by (step, time, value), run after run; of those that have it.
 
         They are as many points apart from each other as can be; the first and the last are among them. Where there are
-        very many, some are passed over while they are read, so that the distances are not quite even.
+        very many, some are passed over while they are read, so that the distances are not quite even. Raises
+        InvalidArgument.
         """
+        check_text("metric_key", name, KEY_LIMIT)
         low, high = _steps(start_step, end_step)
         async with self._db.connection() as conn:
             found = await metrics.find(conn, caller.workspace_id, list(set(run_ids)), [name])

@@ -73,6 +73,11 @@ class DatasetFilter:
     name: str
     digest: str = ""
 
+    def check(self) -> None:
+        """Raises InvalidArgument."""
+        check_text("dataset_name", self.name, DATASET_NAME_LIMIT)
+        check_text("dataset_digest", self.digest, DATASET_DIGEST_LIMIT)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelOrder:
