@@ -22,6 +22,7 @@ from penstock_server.model.experiments import DEFAULT_EXPERIMENT as HERE
 from penstock_server.model.owners import parse_owner
 from penstock_server.model.search import parse_traces
 from penstock_server.model.traces import VALUE_LIMIT, Assessment, AssessmentKind, Span, SpanStatus, Trace, TraceState
+from penstock_server.postgres import assessments as kept_assessments
 from penstock_server.postgres import search_traces
 from penstock_server.postgres.database import Connection, Database
 from penstock_server.postgres.search_conditions import Parameters
@@ -160,6 +161,43 @@ async def test_no_trace_ends_before_it_began(traces: Traces) -> None:
     await traces.put(CALLER, trace(request_ms=1_000))
     for end_ms, took in ((0, 0), (1_250, 250)):
         assert (await traces.end(CALLER, named(1), end_ms, TraceState.OK, {}, {})).execution_ms == took
+
+
+async def test_tags_have_a_limit_however_often_some_are_added(traces: Traces) -> None:
+    async def add(number: int) -> None:
+        tags = {f"{number}.{each}": "x" * 8_000 for each in range(30)}
+        match number % 3:
+            case 0:
+                await traces.put(CALLER, trace(tags=tags))
+            case 1:
+                await traces.end(CALLER, named(1), 2_000, TraceState.OK, {}, tags)
+            case _:
+                await traces.add_spans(CALLER, HERE, [span()], {named(1): Told(tags, tags)})
+
+    async def add_more(first: int) -> None:
+        for number in range(first, first + 9, 3):
+            await add(number)
+
+    for number in range(5):
+        await add(number)
+    for number in (6, 7, 8):
+        with pytest.raises(InvalidArgument, match="1 MiB"):
+            await add_more(number)
+
+
+async def test_what_is_said_of_a_trace_has_a_limit(
+    traces: Traces, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for much in (said(value="x" * 70_000), said(value=None, error={"stack_trace": "x" * 70_000})):
+        with pytest.raises(InvalidArgument, match="the limit"):
+            await traces.put(CALLER, trace(assessments=[much]))
+    monkeypatch.setattr(kept_assessments, "ASSESSMENTS_LIMIT", 2)
+    await traces.put(CALLER, trace(assessments=[said(), said(assessment_id="a-2")]))
+    with pytest.raises(InvalidArgument, match="the limit"):
+        await traces.put(CALLER, trace(assessments=[said(assessment_id="a-3")]))
+    with pytest.raises(InvalidArgument, match="the limit"):
+        await Assessments(db).create(CALLER, named(1), said(assessment_id="a-3"))
+    assert len((await traces.get(CALLER, named(1))).assessments) == 2
 
 
 async def test_what_is_read_at_once_is_limited(traces: Traces, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ class Assessments:
         async with self._db.transaction() as conn:
             trace = await assessments.locate(conn, caller.workspace_id, trace_id)
             await assessments.add(conn, trace, assessment)
+            await assessments.check_number(conn, caller.workspace_id, trace_id)
 
     async def get(self, caller: Caller, trace_id: str, assessment_id: str) -> Assessment:
         """One of a trace."""

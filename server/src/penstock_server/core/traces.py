@@ -28,6 +28,7 @@ from penstock_server.model.traces import (
     check_trace_id,
     storable,
 )
+from penstock_server.postgres import assessments as said
 from penstock_server.postgres import experiments, spans, sweep, traces
 from penstock_server.postgres.database import Database
 from penstock_server.postgres.search_traces import search_traces
@@ -59,11 +60,13 @@ class Traces:
         Telling the same again changes nothing. Raises NotFound and NotActive of the experiment.
         """
         trace = _checked(trace)
-        async with self._db.connection() as conn:
+        async with self._db.transaction() if trace.assessments else self._db.connection() as conn:
             put = await traces.put(conn, caller.workspace_id, trace)
             if put is None:
                 await experiments.hold_active(conn, caller.workspace_id, trace.experiment_id)
                 raise NotFound("experiment", str(trace.experiment_id))
+            if trace.assessments:
+                await said.check_number(conn, caller.workspace_id, trace.trace_id)
             fresh, location = put
             known = [] if fresh else await traces.load(conn, caller.workspace_id, [trace.trace_id])
         return known[0] if known else replace(trace, artifact_location=location)

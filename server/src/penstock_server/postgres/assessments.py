@@ -11,8 +11,8 @@ from uuid import UUID
 import orjson
 
 from penstock_server.model.access import WorkspaceId
-from penstock_server.model.errors import AlreadyExists, NotFound
-from penstock_server.model.traces import Assessment, AssessmentKind
+from penstock_server.model.errors import AlreadyExists, InvalidArgument, NotFound
+from penstock_server.model.traces import ASSESSMENTS_LIMIT, SAID_LIMIT, Assessment, AssessmentKind
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.documents import document
 
@@ -66,18 +66,18 @@ OF_TRACE = f"""(SELECT json_agg(json_build_array({", ".join(f"a.{name}" for name
 
 
 def columns(said: Sequence[Assessment]) -> list[list[Any]]:
-    """The parameters of `put_statement`."""
+    """The parameters of `put_statement`. Raises InvalidArgument."""
     rows = [
         (
             each.assessment_id,
             each.kind.value,
             each.name,
-            document(each.value),
+            _limited("value", each.value),
             each.source_type,
             each.source_id,
             each.created_ms,
             each.updated_ms,
-            None if each.error is None else document(each.error),
+            None if each.error is None else _limited("error", each.error),
             each.rationale,
             document(each.metadata),
             each.span_id,
@@ -89,6 +89,13 @@ def columns(said: Sequence[Assessment]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _COLUMNS]
 
 
+def _limited(where: str, value: Any) -> str:
+    text = document(value)
+    if len(text) > SAID_LIMIT:
+        raise InvalidArgument(where, f"is {len(text)} characters of JSON; the limit is {SAID_LIMIT}")
+    return text
+
+
 def parsed(text: str | None) -> list[Assessment]:
     """What OF_TRACE gave."""
     return [] if text is None else [_assessment(row) for row in orjson.loads(text)]
@@ -97,6 +104,18 @@ def parsed(text: str | None) -> list[Assessment]:
 def _assessment(row: Sequence[Any]) -> Assessment:
     assessment_id, kind, *others = row
     return Assessment(assessment_id, AssessmentKind(kind), *others)
+
+
+_NUMBER = """
+SELECT count(*) FROM traces t JOIN trace_assessments a ON a.trace = t.id WHERE t.workspace_id = $1 AND t.trace_id = $2
+"""
+
+
+async def check_number(conn: Connection, workspace_id: WorkspaceId, trace_id: str) -> None:
+    """That not too much is said of a trace, after some more was. Raises InvalidArgument."""
+    number = await conn.fetchval(_NUMBER, workspace_id, trace_id)
+    if number > ASSESSMENTS_LIMIT:
+        raise InvalidArgument("assessments", f"the trace would have {number}; the limit is {ASSESSMENTS_LIMIT}")
 
 
 _LOCATE = "SELECT id FROM traces WHERE workspace_id = $1 AND trace_id = $2 FOR KEY SHARE"

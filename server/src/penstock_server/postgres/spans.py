@@ -11,6 +11,7 @@ from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.traces import Span, SpanStatus, Trace
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.documents import document
+from penstock_server.postgres.traces import bounded
 
 # The traces in order, so that two exports never wait for each other; who has a trace's row has its spans. What a client
 # told of a trace stays as it is, but for the end of one that was still going on.
@@ -92,7 +93,8 @@ async def put(
         for span in spans
     ]
     columns = [list(column) for column in (*zip(*rows, strict=True), *zip(*steps, strict=True))]
-    done: bool = await conn.fetchval(_PUT, workspace_id, experiment_id, *columns)
+    with bounded():
+        done: bool = await conn.fetchval(_PUT, workspace_id, experiment_id, *columns)
     return done
 
 

@@ -5,18 +5,32 @@ Nothing is held of its experiment: what commits while that is being deleted came
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from penstock_server.model.access import WorkspaceId
-from penstock_server.model.errors import NotFound
+from penstock_server.model.errors import InvalidArgument, NotFound
 from penstock_server.model.experiments import ExperimentId
 from penstock_server.model.traces import Trace, TraceState
 from penstock_server.postgres import assessments
 from penstock_server.postgres.database import Connection, Row
 from penstock_server.postgres.documents import document
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Inside, a trace whose tags or metadata become too many is refused: InvalidArgument."""
+    try:
+        yield
+    except asyncpg.CheckViolationError as error:
+        if error.constraint_name != "traces_fit":
+            raise
+        raise InvalidArgument("tags", "or metadata of the trace would have more than 1 MiB") from None
+
 
 # What was not told stays; of tags and metadata those of the same key are replaced.
 _PUT = f"""
@@ -43,22 +57,23 @@ async def put(conn: Connection, workspace_id: WorkspaceId, trace: Trace) -> tupl
 
     None: no active experiment.
     """
-    made = await conn.fetchrow(
-        _PUT,
-        workspace_id,
-        trace.experiment_id,
-        trace.trace_id,
-        trace.request_ms,
-        trace.execution_ms,
-        trace.state.name,
-        trace.told,
-        trace.client_request_id,
-        trace.request_preview,
-        trace.response_preview,
-        document(trace.tags),
-        document(trace.metadata),
-        *assessments.columns(trace.assessments),
-    )
+    with bounded():
+        made = await conn.fetchrow(
+            _PUT,
+            workspace_id,
+            trace.experiment_id,
+            trace.trace_id,
+            trace.request_ms,
+            trace.execution_ms,
+            trace.state.name,
+            trace.told,
+            trace.client_request_id,
+            trace.request_preview,
+            trace.response_preview,
+            document(trace.tags),
+            document(trace.metadata),
+            *assessments.columns(trace.assessments),
+        )
     return None if made is None else (made[0], made[1])
 
 
@@ -120,8 +135,9 @@ async def end(
 ) -> None:
     """A trace has ended. Raises NotFound."""
     arguments = (end_ms, state.name, document(tags), document(metadata))
-    if await conn.fetchval(_END, workspace_id, trace_id, *arguments) is None:
-        raise NotFound("trace", trace_id)
+    with bounded():
+        if await conn.fetchval(_END, workspace_id, trace_id, *arguments) is None:
+            raise NotFound("trace", trace_id)
 
 
 _SET_TAG = """
@@ -132,8 +148,9 @@ RETURNING id
 
 async def set_tag(conn: Connection, workspace_id: WorkspaceId, trace_id: str, key: str, value: str) -> None:
     """Sets a tag. Raises NotFound of the trace."""
-    if await conn.fetchval(_SET_TAG, workspace_id, trace_id, key, value) is None:
-        raise NotFound("trace", trace_id)
+    with bounded():
+        if await conn.fetchval(_SET_TAG, workspace_id, trace_id, key, value) is None:
+            raise NotFound("trace", trace_id)
 
 
 _DROP_TAG = """

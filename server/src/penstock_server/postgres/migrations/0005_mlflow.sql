@@ -128,7 +128,9 @@ CREATE TABLE traces (
     metadata          jsonb NOT NULL,
     run_ids           text[] NOT NULL DEFAULT '{}', -- runs that it was linked to
     prompts           text[] NOT NULL DEFAULT '{}', -- versions of prompts that it was linked to, as name/version
-    UNIQUE (workspace_id, trace_id)
+    UNIQUE (workspace_id, trace_id),
+    -- Whoever adds to them, and however often.
+    CONSTRAINT traces_fit CHECK (octet_length(tags::text) <= 1048576 AND octet_length(metadata::text) <= 1048576)
 );
 CREATE INDEX traces_newest ON traces (workspace_id, experiment_id, request_ms DESC, trace_id);
 CREATE INDEX traces_tags ON traces USING gin (tags jsonb_path_ops);
