@@ -244,3 +244,23 @@ def with_nul(value: Any) -> list[Any]:
             return [*found, {f"{name}\0": inner for name, inner in value.items()}]
         case _:
             return []
+
+
+def test_a_long_body(ask: Asking, run: str) -> None:
+    long = "x" * (3 << 20)
+    told = ask.post("runs/set-tag", run_id=run, key="k", value=long)
+    assert (told.status, told.code) == (400, "INVALID_PARAMETER_VALUE")
+    assert "2097152 bytes" in told.json["message"]
+    dataset = {"name": "d", "digest": "e", "source_type": "s", "source": "t", "profile": long}
+    ask.ok("runs/log-inputs", run_id=run, datasets=[{"dataset": dataset}])
+
+
+def test_names_of_fields_in_camel_case(ask: Asking, run: str) -> None:
+    point = {"key": "a", "value": 1, "timestamp": 1, "modelId": MODEL}
+    assert ask.post("runs/log-batch", run_id=run, metrics=[point]).status == 400
+
+
+@pytest.mark.parametrize("value", ["1_000", "\u0661"])
+def test_numbers_of_python_are_none(ask: Asking, run: str, value: str) -> None:
+    told = ask.post("runs/log-metric", run_id=run, key="a", value=value, timestamp=1)
+    assert (told.status, told.code) == (400, "INVALID_PARAMETER_VALUE")

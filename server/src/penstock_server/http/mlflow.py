@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -16,8 +17,11 @@ from penstock_server.mlflow.door import Door, Reply
 from penstock_server.mlflow.errors import MlflowError
 from penstock_server.model.errors import Unavailable
 
-# MLflow's own limit for a batch is 1,000,000 bytes; traces and models' descriptions may be longer.
-BODY_LIMIT = 64 << 20
+# MLflow's own limit for a batch is 1,000,000 bytes. Read JSON takes many times its bytes: what may be long is traces,
+# datasets with their profiles, and models with their params.
+BODY_LIMIT = 2 << 20
+LONG_BODY_LIMIT = 64 << 20
+_LONG = re.compile(r"/(?:traces|logged-models|log-inputs|log-model)(?:/|$)")
 
 _METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
 
@@ -37,8 +41,9 @@ def routes(open_door: Callable[[], Door | None], *, signed: bool) -> list[BaseRo
             if ready is None:
                 reply = door.refusal(Unavailable("the server is starting or stopping", 1.0), "")
             else:
+                limit = LONG_BODY_LIMIT if _LONG.search(scope["path"]) else BODY_LIMIT
                 try:
-                    reply = await ready.answer(_request(scope, await _body(receive)))
+                    reply = await ready.answer(_request(scope, await _body(receive, limit)))
                 except MlflowError as error:
                     reply = door.refusal(error, "")
                 except ClientDisconnect:
@@ -85,7 +90,7 @@ def _request(scope: Scope, body: bytes) -> door.Request:
     return door.Request(scope["method"], scope["path"], query, headers, body)
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, limit: int) -> bytes:
     """All of it. Raises MlflowError when it is too long, ClientDisconnect when the rest does not come."""
     pieces, size, more = [], 0, True
     while more:
@@ -94,7 +99,7 @@ async def _body(receive: Receive) -> bytes:
             raise ClientDisconnect
         piece, more = message.get("body", b""), message.get("more_body", False)
         size += len(piece)
-        if size > BODY_LIMIT:
-            raise MlflowError("INVALID_PARAMETER_VALUE", f"the body has more than {BODY_LIMIT} bytes")
+        if size > limit:
+            raise MlflowError("INVALID_PARAMETER_VALUE", f"the body has more than {limit} bytes")
         pieces.append(piece)
     return b"".join(pieces)

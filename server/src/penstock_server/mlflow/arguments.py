@@ -147,7 +147,7 @@ def number(value: object) -> float | None:
             return float(value)
         except OverflowError:
             return None
-    if isinstance(value, str):
+    if isinstance(value, str) and value.isascii() and "_" not in value:  # which Python takes
         try:
             return _INFINITE[value] if value in _INFINITE else float(value)
         except ValueError:

@@ -58,7 +58,7 @@ class MetricEndpoints:
         _check_distinct([key for key, _ in params])
         check_text(f"value of tag {run_texts.RUN_NAME!r}", run_name, NAME_LIMIT)
         run_id = ids.run_id(arguments)
-        if any("model_id" in each for each in arguments.get("metrics") or ()):
+        if any("model_id" in each or "modelId" in each for each in arguments.get("metrics") or ()):
             await self._log_of_models(caller, run_id, list(arguments.messages("metrics")), names, columns)
         await self._metrics.log_columns(caller, run_id, names, columns, dict(params), tags)
         if run_name:
