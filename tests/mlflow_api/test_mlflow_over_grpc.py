@@ -35,6 +35,15 @@ def test_an_answer_longer_than_a_message(server: ServerProcess, ask: Asking) -> 
     assert json.loads(body)["experiment"]["tags"] == tags
 
 
+def test_the_workspace_is_that_of_the_call(server: ServerProcess) -> None:
+    headers = {"x-mlflow-workspace": "of-somebody-else"}
+    request = pb.CallMlflowRequest(method="POST", path="/api/2.0/mlflow/experiments/search", headers=headers)
+    request.body = b'{"max_results": 1}'
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        pieces = list(MlflowServiceStub(channel).CallMlflow(request, timeout=30))  # type: ignore[no-untyped-call]
+    assert pieces[0].status == 200, pieces
+
+
 def test_errors_are_answers(server: ServerProcess) -> None:
     status, body = call(server, "POST", "/api/2.0/mlflow/experiments/create", {}, b"{")
     assert (status, json.loads(body)["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
