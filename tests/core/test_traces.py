@@ -314,6 +314,17 @@ async def test_several_experiments_in_one_order(traces: Traces, db: Database) ->
     assert ([each.request_ms for each in selected], token) == ([1_002, 1_001], "")
 
 
+async def test_a_page_of_long_traces_has_fewer(traces: Traces) -> None:
+    much = [said(assessment_id=f"a-{each}", value="x" * 65_000) for each in range(50)]  # 3.25 MB
+    for number in range(1, 6):
+        await traces.put(CALLER, trace(number, assessments=much))
+    pages, token = [], ""
+    while not pages or token:
+        page, token = await traces.search(CALLER, parse_traces(""), [HERE], 100, token)
+        pages.append([each.request_ms for each in page])
+    assert pages == [[1_005, 1_004, 1_003], [1_002, 1_001]]
+
+
 async def test_expressions_that_postgresql_does_not_take(filled: Traces) -> None:
     with pytest.raises(InvalidArgument, match="regular expression"):
         await found(filled, "name RLIKE '('")

@@ -241,7 +241,30 @@ async def search_traces(
         # The same would take as long again.
         problem = f"takes more than {_LONGEST_MS // 1000} s; narrow it by a time, or by a tag"
         raise InvalidArgument("filter", problem) from None
+    limit = await _how_many(conn, workspace_id, [row[0] for row in rows[:limit]])
     return [row[0] for row in rows[:limit]], token_after(asked, rows, limit)
+
+
+# What a page of traces may take in memory, about.
+_PAGE_BYTES = 8 << 20
+_FITTING = """
+SELECT count(*) FROM (
+    SELECT sum(size) OVER (ORDER BY position) - size AS before_it
+      FROM (SELECT w.position, octet_length(t.tags::text) + octet_length(t.metadata::text)
+                   + coalesce(octet_length(t.request_preview), 0) + coalesce(octet_length(t.response_preview), 0)
+                   + coalesce((SELECT sum(octet_length(a.value::text) + coalesce(octet_length(a.error::text), 0)
+                                          + coalesce(octet_length(a.rationale), 0) + octet_length(a.metadata::text))
+                                 FROM trace_assessments a WHERE a.trace = t.id), 0) AS size
+              FROM unnest($2::text[]) WITH ORDINALITY AS w (trace_id, position)
+              JOIN traces t ON t.workspace_id = $1 AND t.trace_id = w.trace_id) s) s
+ WHERE before_it < $3
+"""
+
+
+async def _how_many(conn: Connection, workspace_id: WorkspaceId, trace_ids: Sequence[str]) -> int:
+    """How many of these, from the first on, can be loaded at once; one anyhow."""
+    found: int = await conn.fetchval(_FITTING, workspace_id, trace_ids, _PAGE_BYTES)
+    return found
 
 
 def _sorts(query: Query, key: Order) -> bool:
