@@ -94,7 +94,7 @@ MODEL = f"m-{'1' * 32}"
 POINT = {"key": "a", "value": 1, "timestamp": 1, "model_id": MODEL, "dataset_name": "d", "dataset_digest": "e"}
 TAGS = [{"key": "k", "value": "v"}]
 DATASET = {"name": "d", "digest": "e", "source_type": "s", "source": "t", "schema": "u", "profile": "p"}
-SEARCH = {"filter": "tags.a = 'b'", "order_by": ["name"], "page_token": "t"}
+SEARCH = {"filter": "tags.a = 'b'", "order_by": ["name"], "page_token": ""}
 VERSION = {"name": "m", "version": "1"}
 INFO = {
     "trace_location": {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}},
@@ -145,7 +145,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("POST", f"{A}/runs/outputs", {"run_id": "{run}", "models": [{"model_id": MODEL}]}),
     ("POST", f"{A}/runs/log-model", {"run_id": "{run}", "model_json": "{}"}),
-    ("GET", f"{A}/metrics/get-history", {"run_id": "{run}", "metric_key": "k", "page_token": "t"}),
+    ("GET", f"{A}/metrics/get-history", {"run_id": "{run}", "metric_key": "k", "page_token": ""}),
     ("GET", f"{A}/metrics/get-history-bulk", {"run_id": "{run}", "metric_key": "k"}),
     ("GET", f"{A}/metrics/get-history-bulk-interval", {"run_ids": "{run}", "metric_key": "k"}),
     (
@@ -161,13 +161,13 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
             "filter": "name = 'a'",
             "datasets": [{"dataset_name": "d", "dataset_digest": "e"}],
             "order_by": [{"field_name": "metrics.a", "dataset_name": "d", "dataset_digest": "e"}],
-            "page_token": "t",
+            "page_token": "",
         },
     ),
     ("PATCH", f"{A}/logged-models/{MODEL}", {"model_id": MODEL, "status": "LOGGED_MODEL_READY"}),
     ("PATCH", f"{A}/logged-models/{MODEL}/tags", {"tags": TAGS}),
     ("POST", f"{A}/logged-models/{MODEL}/params", {"params": TAGS}),
-    ("GET", f"{A}/logged-models/{MODEL}/artifacts/directories", {"artifact_directory_path": "a", "page_token": "t"}),
+    ("GET", f"{A}/logged-models/{MODEL}/artifacts/directories", {"artifact_directory_path": "a", "page_token": ""}),
     ("POST", f"{A}/registered-models/create", {"name": "m", "description": "d", "tags": TAGS}),
     ("GET", f"{A}/registered-models/get", {"name": "m"}),
     ("POST", f"{A}/registered-models/rename", {"name": "m", "new_name": "m"}),
@@ -192,7 +192,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ("GET", f"{A}/model-versions/get-download-uri", VERSION),
     ("POST", f"{A}/model-versions/set-tag", {**VERSION, "key": "k", "value": "v"}),
     ("DELETE", f"{A}/model-versions/delete-tag", {**VERSION, "key": "k"}),
-    ("GET", f"{A}/artifacts/list", {"run_id": "{run}", "path": "a", "page_token": "t"}),
+    ("GET", f"{A}/artifacts/list", {"run_id": "{run}", "path": "a", "page_token": ""}),
     ("GET", "/api/2.0/mlflow-artifacts/artifacts", {"path": "0/{run}/artifacts/a"}),
     ("GET", "/get-artifact", {"run_id": "{run}", "path": "a"}),
     ("GET", "/model-versions/get-artifact", {**VERSION, "path": "a"}),
@@ -203,7 +203,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     (
         "POST",
         f"{B}/traces/search",
-        {"locations": [INFO["trace_location"]], "filter": "feedback.a = 'b'", "order_by": ["name"], "page_token": "t"},
+        {"locations": [INFO["trace_location"]], "filter": "feedback.a = 'b'", "order_by": ["name"], "page_token": ""},
     ),
     ("PATCH", f"{B}/traces/{{trace}}/tags", {"key": "k", "value": "v"}),
     ("DELETE", f"{B}/traces/{{trace}}/tags", {"key": "k"}),
@@ -219,7 +219,7 @@ REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("POST", f"{A}/traces", {"experiment_id": "0", "timestamp_ms": 1, "request_metadata": TAGS, "tags": TAGS}),
     ("PATCH", f"{A}/traces/{{trace}}", {"timestamp_ms": 9, "status": "OK", "request_metadata": TAGS, "tags": TAGS}),
-    ("GET", f"{A}/traces", {"experiment_ids": "0", "filter": "tag.a = 'b'", "order_by": "name", "page_token": "t"}),
+    ("GET", f"{A}/traces", {"experiment_ids": "0", "filter": "tag.a = 'b'", "order_by": "name", "page_token": ""}),
 ]
 
 
