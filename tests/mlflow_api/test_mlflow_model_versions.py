@@ -372,3 +372,14 @@ def test_a_deleted_logged_model_is_told(ask: Asking, server: ServerProcess, plac
     ]
     told = ask.post(f"{HERE}/create", name=place.name, source=f"models:/{place.model_id}", model_id=place.model_id)
     refused(told, 404, "RESOURCE_DOES_NOT_EXIST")
+
+
+def test_the_files_of_a_logged_model_are_brought_by_our_client(
+    ask: Asking, server: ServerProcess, place: Place, tmp_path: Path
+) -> None:
+    at = f"{place.of_model.replace('mlflow-artifacts:', '/api/2.0/mlflow-artifacts/artifacts')}/MLmodel"
+    assert ask.request("PUT", at, b"flavors: {}").status == 200
+    create(ask, place, "models:/{m}", model_id="{m}")
+    with Client(server.grpc_address) as client:
+        found = client.registry.download(f"{place.name}/1", tmp_path / "model")
+    assert (found / "MLmodel").read_bytes() == b"flavors: {}"

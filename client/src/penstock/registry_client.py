@@ -173,8 +173,8 @@ class Registry(_RegistryCalls):
         `dst`, `progress` and `patience` are as of `Client.download_artifacts`. Raises NotFound; FailedPrecondition
         when its source is elsewhere, or deleted; what `download_artifacts` raises, too.
         """
-        found = of_a_run(self.resolve(ref))
-        return self._client.download_artifacts(found.run_id, found.path, dst, progress=progress, patience=patience)
+        owner, path = files_of(self.resolve(ref))
+        return self._client.download_artifacts(owner, path, dst, progress=progress, patience=patience)
 
     def __repr__(self) -> str:
         return f"<registry of {self._client!r}>"
@@ -257,10 +257,8 @@ class AsyncRegistry(_RegistryCalls):
         patience: float | None = PATIENCE,
     ) -> Path:
         """As of `Registry`."""
-        found = of_a_run(await self.resolve(ref))
-        return await self._client.download_artifacts(
-            found.run_id, found.path, dst, progress=progress, patience=patience
-        )
+        owner, path = files_of(await self.resolve(ref))
+        return await self._client.download_artifacts(owner, path, dst, progress=progress, patience=patience)
 
     def __repr__(self) -> str:
         return f"<registry of {self._client!r}>"
@@ -277,9 +275,11 @@ def _only_events(found: Generator[RegistryEvent | None, None, None]) -> Iterator
                 yield event
 
 
-def of_a_run(version: ModelVersion) -> ModelVersion:
-    """Raises FailedPrecondition."""
-    if not version.source.startswith("runs:/"):
+def files_of(version: ModelVersion) -> tuple[str, str]:
+    """Whose files its bytes are, a run's or a logged model's, and where in them. Raises FailedPrecondition."""
+    scheme, _, rest = version.source.partition(":/")
+    owner, _, path = rest.partition("/")
+    if not (scheme == "runs" or (scheme == "models" and owner.startswith("m-"))):
         raise FailedPrecondition(
             f"version {version.version} of {version.name!r} is at {version.source}: fetch it there"
         )
@@ -287,4 +287,4 @@ def of_a_run(version: ModelVersion) -> ModelVersion:
         raise FailedPrecondition(
             f"version {version.version} of {version.name!r} has no files: {version.source_problem} ({version.source})"
         )
-    return version
+    return owner, path

@@ -15,7 +15,7 @@ from penstock.client import Client
 from penstock.errors import TimedOut
 from penstock.model_versions import ModelStage, ModelVersion
 from penstock.promotions import Promotion
-from penstock.registry_client import of_a_run
+from penstock.registry_client import files_of
 
 _LATE = 124
 
@@ -246,8 +246,8 @@ def policy(args: argparse.Namespace) -> None:
 def get(args: argparse.Namespace) -> None:
     """Brings the files of a version here, as `artifacts get` does."""
     with Client(args.url) as client:
-        version = of_a_run(_version(client, args.ref))
-        artifacts.bring(client, version.run_id, version.path, args.output)
+        owner, path = files_of(_version(client, args.ref))
+        artifacts.bring(client, owner, path, args.output)
 
 
 def wait(args: argparse.Namespace) -> int:

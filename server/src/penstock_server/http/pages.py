@@ -40,6 +40,9 @@ def app(
     async def health(_: Request) -> Response:
         return PlainTextResponse("OK")  # as MLflow answers
 
+    async def home(_: Request) -> Response:
+        return PlainTextResponse("Penstock. There are no pages to look at yet: `penstock runs list` shows the runs.\n")
+
     async def ready(_: Request) -> Response:
         if reason := unready():
             return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
@@ -51,7 +54,7 @@ def app(
             await run_in_threadpool(generate_latest, _registry(metrics_dir)), media_type=CONTENT_TYPE_LATEST
         )
 
-    ours = [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
+    ours = [Route("/", home), Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
     guard = Middleware(Guard, loopback=loopback)
     theirs = [*mlflow_artifacts.routes(open_files), *mlflow.routes(open_door, signed=signed)]
     return Starlette(routes=[*ours, *theirs], middleware=[guard])
