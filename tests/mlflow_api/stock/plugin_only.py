@@ -73,6 +73,44 @@ def test_what_was_logged_is_read(client: MlflowClient, experiment: Experiment) -
     assert len(client.search_runs([experiment.experiment_id], "metrics.late = 5")) == 1
 
 
+def test_another_store_waits_for_it_too(client: MlflowClient, experiment: Experiment) -> None:
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    other = MlflowClient(f"{URI}/")
+    for step in range(20):
+        client.log_metric(run_id, "loss", step, step=step)
+        assert other.get_run(run_id).data.metrics == {"loss": step}
+
+
+def test_what_is_late_arrives(client: MlflowClient, experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock.mlflow import writers
+
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    client.log_metric(run_id, "loss", 0)
+    client.get_run(run_id)
+    monkeypatch.setattr(writers, "PATIENCE", 0.5)
+    with standing_still():
+        client.log_metric(run_id, "loss", 1, step=1)
+        for _ in range(2):
+            with pytest.raises(MlflowException, match="have not arrived") as caught:
+                client.get_run(run_id)
+            assert caught.value.error_code == "TEMPORARILY_UNAVAILABLE"
+    monkeypatch.undo()
+    assert steps(client, run_id) == [0, 1]
+
+
+def test_what_a_deleted_run_did_not_take_is_told_once(client: MlflowClient, experiment: Experiment) -> None:
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    client.log_metric(run_id, "loss", 0)
+    client.get_run(run_id)
+    # Somebody else's process, which knows nothing of what is logged here.
+    script = f"import penstock; penstock.Client({URI!r}).delete_run({run_id!r})"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    client.log_metric(run_id, "loss", 2, step=2)
+    with pytest.raises(MlflowException, match="metrics of run"):
+        client.get_run(run_id)
+    assert client.get_run(run_id).info.lifecycle_stage == "deleted"
+
+
 def test_the_status_is_left_alone(client: MlflowClient, experiment: Experiment) -> None:
     run_id = client.create_run(experiment.experiment_id, run_name="mine", tags={"t": "1"}).info.run_id
     client.log_metric(run_id, "loss", 1)
@@ -81,6 +119,15 @@ def test_the_status_is_left_alone(client: MlflowClient, experiment: Experiment) 
     found = client.get_run(run_id)
     assert (found.info.status, found.info.end_time, found.info.run_name) == ("KILLED", 1_700_000_000_000, "mine")
     assert (found.data.metrics, found.data.tags["t"]) == ({"loss": 2}, "1")
+
+
+@pytest.mark.parametrize("odd", [{"timestamp": 1.5}, {"step": 1.5}])
+def test_what_is_no_whole_number(client: MlflowClient, experiment: Experiment, odd: dict[str, float]) -> None:
+    run_id = client.create_run(experiment.experiment_id).info.run_id
+    with pytest.raises(TypeError):  # as with MLflow's own store
+        client.log_metric(run_id, "loss", 1, **odd)
+    client.log_metric(run_id, "loss", 2)
+    assert client.get_run(run_id).data.metrics == {"loss": 2}
 
 
 def test_runs_that_cannot_be_logged_to(client: MlflowClient, experiment: Experiment) -> None:

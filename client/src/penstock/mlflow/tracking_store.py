@@ -13,7 +13,7 @@ from mlflow.store.tracking.rest_store import RestStore
 from mlflow.utils.rest_utils import _REST_API_PATH_PREFIX, MlflowHostCreds, extract_api_info_for_service
 
 from penstock.mlflow.door import Door, verify
-from penstock.mlflow.writers import Writers
+from penstock.mlflow.writers import writers_of
 
 _WIDEST = 1_000  # metrics in a record
 _ENDPOINTS = extract_api_info_for_service(MlflowService, _REST_API_PATH_PREFIX)
@@ -32,7 +32,7 @@ class TrackingStore(RestStore):  # type: ignore[misc]  # MLflow has no types her
     def __init__(self, store_uri: str, artifact_uri: str | None = None, **_: object) -> None:
         super().__init__(lambda: MlflowHostCreds(store_uri))
         self._door = Door(store_uri)
-        self._writers = Writers(self._door.address, self._is_active)
+        self._writers = writers_of(self._door.address)
 
     def _call_endpoint(
         self,
@@ -51,7 +51,7 @@ class TrackingStore(RestStore):  # type: ignore[misc]  # MLflow has no types her
 
     def log_metric(self, run_id: str, metric: Any) -> None:
         """In the background; those of models and datasets are not."""
-        if not (_is_plain(metric) and self._writers.log(run_id, (metric,))):
+        if not (_is_plain(metric) and self._writers.log(run_id, (metric,), self._is_active)):
             super().log_metric(run_id, metric)
 
     def log_batch(self, run_id: str, metrics: Sequence[Any], params: Sequence[Any], tags: Sequence[Any]) -> None:
@@ -60,7 +60,7 @@ class TrackingStore(RestStore):  # type: ignore[misc]  # MLflow has no types her
             super().log_batch(run_id, [], params, tags)
         left = []
         for group in _together(metrics):
-            if not (_is_plain(group[0]) and self._writers.log(run_id, group)):
+            if not (_is_plain(group[0]) and self._writers.log(run_id, group, self._is_active)):
                 left += group
         if left or not (metrics or params or tags):
             super().log_batch(run_id, left, [], [])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import threading
 import time
@@ -10,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from penstock.address import Address
 from penstock.batches import Names
@@ -28,12 +30,10 @@ _INT64 = 2**63
 
 
 class Writers:
-    """Of one process, and, after a fork, of its child."""
+    """Of one process, whatever stores it has, and, after a fork, of its child."""
 
-    def __init__(self, address: Address, is_active: Callable[[str], bool]) -> None:
-        """`is_active` asks the server whether it has the run, and not as a deleted one."""
+    def __init__(self, address: Address) -> None:
         self._address = address
-        self._is_active = is_active
         self._known: set[str] = set()  # runs that are active
         self._open: dict[str, ActiveRun] = {}
         self._locks: dict[int, threading.Lock] = {}  # by process: a fork might find one taken
@@ -42,9 +42,12 @@ class Writers:
         """The server has just told of it as an active run."""
         self._known.add(run_id)
 
-    def log(self, run_id: str, metrics: Sequence[Any]) -> bool:
-        """Take metrics of one step and time; does not wait. False: they are none for a stream, or there is none."""
-        run = self._open.get(run_id) or self._opened(run_id)
+    def log(self, run_id: str, metrics: Sequence[Any], is_active: Callable[[str], bool]) -> bool:
+        """Take metrics of one step and time; does not wait. False: they are none for a stream, or there is none.
+
+        `is_active` asks the server whether it has the run, and not as a deleted one.
+        """
+        run = self._open.get(run_id) or self._opened(run_id, is_active)
         if run is None:
             return False
         try:
@@ -55,13 +58,17 @@ class Writers:
             return False
 
     def flush(self, run_id: str | None = None) -> None:
-        """Wait until what was logged to the run, or to all, is committed. Raises MlflowException after a minute."""
+        """Wait until what was logged to the run, or to all, is committed.
+
+        Raises MlflowException after a minute, and, once, when something of it never will be.
+        """
         end = time.monotonic() + PATIENCE
         for each, run in list(self._open.items()) if run_id is None else [(run_id, self._open.get(run_id))]:
             if run is None:
                 continue
             while run.unacked and not run._sender.state.over:
-                if time.monotonic() > end:
+                if run._ending or time.monotonic() > end:  # at the end of the process it was waited for before
+                    run._finish_timeout = 0.0  # nor then again
                     raise MlflowException(
                         f"{run.unacked:,} metrics of run {each} have not arrived at {self._address.target} within "
                         f"{PATIENCE:.0f} s ({run._sender.trouble or run.state}); they are kept in {run._spool.place}, "
@@ -69,9 +76,15 @@ class Writers:
                         error_code=TEMPORARILY_UNAVAILABLE,
                     )
                 time.sleep(_LOOK)
-            if run._sender.state.over:  # the run was deleted meanwhile, say; what is logged next tells
+            run._finish_timeout = PATIENCE
+            if run._sender.state.over:  # the run was deleted meanwhile, say; what is logged next tells, too
                 self._open.pop(each, None)
                 self._known.discard(each)
+                if run.unacked:
+                    raise MlflowException(
+                        f"{run.unacked:,} metrics of run {each} were not taken ({run._sender.trouble})",
+                        error_code=INVALID_PARAMETER_VALUE,
+                    )
 
     def end(self, run_id: str) -> None:
         """Flush, and let go of the stream; what is logged later gets another. Raises MlflowException."""
@@ -91,7 +104,7 @@ class Writers:
             self.end(run_id)
         self._known.clear()
 
-    def _opened(self, run_id: str) -> ActiveRun | None:
+    def _opened(self, run_id: str, is_active: Callable[[str], bool]) -> ActiveRun | None:
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             if run_id in self._open:
                 return self._open[run_id]
@@ -101,12 +114,12 @@ class Writers:
             except ValueError:
                 return None
             if run_id not in self._known:
-                if not self._is_active(run_id):
+                if not is_active(run_id):
                     return None
                 self._known.add(run_id)
             if len(self._open) >= _MOST and not self._make_room():
                 return None
-            run = self._open[run_id] = attach(run_id, self._address)
+            run = self._open[run_id] = attach(run_id, self._address, finish_timeout=PATIENCE)
             return run
 
     def _make_room(self) -> bool:
@@ -118,8 +131,15 @@ class Writers:
         return False
 
 
+@functools.cache
+def writers_of(address: Address) -> Writers:
+    """Of this process to that server: what one store has logged, another waits for."""
+    return Writers(address)
+
+
 def _append(run: ActiveRun, names: Names, values: array[float], step: int, time_ms: int) -> bool:
     """Into the run's spool. False: there is no room, it is closed, or the stream does not take such values."""
+    step, time_ms = operator.index(step), operator.index(time_ms)
     spool = run._spool
     shape = spool.shapes.get(names)
     if shape is None:
