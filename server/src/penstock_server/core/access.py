@@ -25,6 +25,9 @@ class Access:
             workspace_id = self._workspaces[workspace] = await self._find(workspace)
         return Caller(principal, workspace_id)
 
+    async def allow(self, caller: Caller, need: Need) -> None:
+        """That a caller who is known already needs this as well: what is asked for was not known before."""
+
     async def _find(self, workspace: str) -> WorkspaceId:
         found = None
         if len(workspace) <= _NAME_LIMIT and "\0" not in workspace:

@@ -105,18 +105,22 @@ class Door:
         request_id = uuid.uuid4().hex
         try:
             if raw := self._raw.get((request.method, request.path)):
-                caller = known or await caller_of(self._access, request.headers, raw.needs(request), request_id)
-                return await raw.answer(caller, request)
+                return await raw.answer(await self._caller(known, request, raw.needs(request), request_id), request)
             endpoint, parts = self._find(request)
             arguments = Arguments({**_arguments(request), **parts})
-            need = endpoint.needs(arguments)
-            caller = known or await caller_of(self._access, request.headers, need, request_id)
+            caller = await self._caller(known, request, endpoint.needs(arguments), request_id)
             answer = await endpoint.answer(caller, arguments)
         except Exception as error:  # noqa: BLE001  # refusal() logs what is a bug
             return refusal(error, request_id)
         if isinstance(answer, Reply):
             return answer
         return Reply(200, answer if isinstance(answer, bytes) else orjson.dumps(answer))
+
+    async def _caller(self, known: Caller | None, request: Request, need: Need, request_id: str) -> Caller:
+        if known is None:
+            return await caller_of(self._access, request.headers, need, request_id)
+        await self._access.allow(known, need)
+        return known
 
     def _find(self, request: Request) -> tuple[Endpoint, dict[str, str]]:
         path = request.path.removeprefix("/ajax-api/").removeprefix("/api/").strip("/")
