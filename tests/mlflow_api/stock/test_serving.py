@@ -51,7 +51,7 @@ def served(client: MlflowClient, called: dict[str, Any], name: str, tmp_path: Pa
         family = [*process.children(recursive=True), process] if process.is_running() else []
         for one in family:
             one.kill()
-        psutil.wait_procs(family)
+        process.wait()  # not for its children: who takes them over may never say that they have ended
 
 
 def answers(url: str) -> bool:
