@@ -18,7 +18,7 @@ from penstock_server.model.search_tree import Comparison, Condition, Entity, Fie
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.search import fetch, token_after
 from penstock_server.postgres.search_conditions import Conditions, Noun, Parameters
-from penstock_server.postgres.search_order import ABSENT, NAN, THERE, Column, after, columns, decode, nothing
+from penstock_server.postgres.search_order import ABSENT, NAN, THERE, Column, columns, decode, entered_after, nothing
 
 _ATTRIBUTES = {
     "name": "m.name",
@@ -97,10 +97,7 @@ async def search_logged_models(
         tests.append(f"EXISTS (SELECT FROM logged_model_metrics x WHERE {own})")
     if page_token:
         key = decode(asked, sorted_by, page_token)
-        # Says nothing new, but it is by this that an index of the order is entered in the middle.
-        first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
-        tests.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
-        tests.append(after(sorted_by, key, parameters))
+        tests.append(entered_after(sorted_by, key, parameters))
     rows = await fetch(
         conn,
         f"SELECT m.id, {', '.join(column.sql for column in sorted_by)} FROM logged_models m{joins}"

@@ -16,7 +16,7 @@ from penstock_server.model.search_tree import Entity, Field, Order, Query, Type
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.search import fetch, token_after
 from penstock_server.postgres.search_conditions import MODEL_VERSIONS, MODELS, Conditions, Noun, Parameters
-from penstock_server.postgres.search_order import Column, after, columns, decode
+from penstock_server.postgres.search_order import Column, columns, decode, entered_after
 
 _BY_NAME = Order(Field(Entity.ATTRIBUTE, "name", Type.TEXT))
 _LAST_CHANGED = Order(Field(Entity.ATTRIBUTE, "last_update_time", Type.TIME), descending=True)
@@ -96,10 +96,7 @@ async def _search(
         where.append(conditions.sql(query.where))
     if page_token:
         key = decode(asked, sorted_by, page_token)
-        # Says nothing new, but it is by this that an index of the order is entered in the middle.
-        first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
-        where.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
-        where.append(after(sorted_by, key, parameters))
+        where.append(entered_after(sorted_by, key, parameters))
     what = ", ".join([f"{noun.row}.id", *(column.sql for column in sorted_by)])
     which = " AND ".join(where)
     # Not joined where it is not asked for: a LIMIT does not reach the sort under a join.

@@ -31,7 +31,7 @@ from penstock_server.model.search_tree import (
 from penstock_server.postgres.database import Connection
 from penstock_server.postgres.search import fetch, token_after
 from penstock_server.postgres.search_conditions import COLUMN_TYPES, Conditions, Leaf, Noun, Parameters
-from penstock_server.postgres.search_order import ABSENT, THERE, Column, after, decode, nothing
+from penstock_server.postgres.search_order import ABSENT, THERE, Column, decode, entered_after, nothing
 
 # What a search may take, in ms: regular expressions and texts in spans may take any time.
 _LONGEST_MS = 10_000
@@ -219,10 +219,7 @@ async def search_traces(
         where.append(conditions.sql(query.where))
     if page_token:
         key = decode(asked, sorted_by, page_token)
-        # Says nothing new, but it is by this that the index of the order is entered in the middle.
-        first, sign = sorted_by[0], "<=" if sorted_by[0].descending else ">="
-        where.append(f"{first.sql} {sign} {parameters.add(key[0])}::{first.type}")
-        where.append(after(sorted_by, key, parameters))
+        where.append(entered_after(sorted_by, key, parameters))
     need = parameters.add(limit + 1)
     shown = ", ".join(f"{column.sql} AS k{index}" for index, column in enumerate(sorted_by))
     inner = ", ".join(f"{column.sql} {column.direction}" for column in sorted_by)
